@@ -1,0 +1,189 @@
+"""Opening an artifact: everything is checked before anything in it is used.
+
+An artifact is a directory with a manifest (see `whisper2max.manifest`). `open_artifact` compares all of it
+with the manifest, above all before compiled graphs, which are native code, are handed to MAX.
+
+Hashes prove integrity, not origin: whoever can write the files can write a manifest that agrees with
+them. Open artifacts only from people whose programs you would run. The checks also speak of the moment
+at which they are made: a file that is changed between `open_artifact` and its use is not noticed, so an
+artifact belongs in a directory that only its owner can write.
+
+This module imports neither torch nor max.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from whisper2max.cpu import cpu_features, native_cpu_features
+from whisper2max.dims import ModelDimensions
+from whisper2max.errors import ArtifactError
+from whisper2max.manifest import (
+    FAILED_MARKER,
+    FORMAT_VERSION,
+    MANIFEST,
+    check_hashes,
+    check_listing,
+    file_sha256,
+    read_json_object,
+    read_manifest,
+    shortened,
+    write_manifest,
+)
+
+__all__ = [
+    "FAILED_SUFFIX",
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "Artifact",
+    "UnverifiedArtifactWarning",
+    "cpu_features",
+    "file_sha256",
+    "native_cpu_features",
+    "open_artifact",
+    "write_manifest",
+]
+
+FAILED_SUFFIX = ".failed"
+
+
+class UnverifiedArtifactWarning(UserWarning):
+    """An artifact was opened whose graphs have not been compared with PyTorch."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A directory that passed the checks of `open_artifact`.
+
+    Attributes:
+        path: the directory.
+        manifest: the parsed manifest.json.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def dims(self) -> ModelDimensions:
+        """The sizes of the model."""
+        return ModelDimensions(**self.manifest["dims"])
+
+    @property
+    def dtype(self) -> str:
+        """How the weights are stored: "float32", "bfloat16" or "int8"."""
+        return self.manifest["dtype"]
+
+    @property
+    def target(self) -> str:
+        """What the graphs were compiled for, such as "native"."""
+        return self.manifest["target"]["name"]
+
+    @property
+    def verified(self) -> bool:
+        """Whether exactly these files passed the comparison with PyTorch."""
+        return self.manifest["verified"]
+
+    def file(self, name: str) -> Path:
+        """The path of one listed file, by its name relative to the artifact, such as "encoder.mef".
+
+        Raises:
+            ArtifactError: the manifest does not list it.
+        """
+        if name not in self.manifest["files"]:
+            raise ArtifactError(
+                f"{self.path} holds no {name}; it holds {shortened(self.manifest['files'])}. "
+                "The artifact is of another kind than this command needs: convert the model again."
+            )
+        return self.path / name
+
+    def generation(self) -> dict[str, Any]:
+        """The parsed generation.json: special tokens, suppress lists, alignment heads, mel settings."""
+        return read_json_object(self.file("generation.json"))
+
+    def tokenizer_json(self) -> bytes:
+        """The bytes of tokenizer.json."""
+        return self.file("tokenizer.json").read_bytes()
+
+
+def open_artifact(path: str | Path, *, check_machine: bool = True, warn_unverified: bool = True) -> Artifact:
+    """Opens an artifact after checking all of it, in this order: manifest, file list, machine, file hashes.
+
+    Nothing in the directory is executed. Hashing takes about 1 s per GB when the files are in memory.
+
+    Args:
+        path: the directory; it may itself be a symbolic link.
+        check_machine: False to open an artifact of another MAX version or CPU, to inspect or rebuild it.
+        warn_unverified: emit an `UnverifiedArtifactWarning` when the artifact has not passed the comparison
+            with PyTorch.
+
+    Raises:
+        ArtifactError: the directory is missing, not an artifact, damaged, of another format, of another MAX
+            version, or compiled for CPU features that this machine lacks.
+    """
+    path = Path(path)
+    try:
+        _check_is_artifact_directory(path)
+        manifest = read_manifest(path)
+        check_listing(path, manifest)
+        if check_machine:
+            _check_machine(path, manifest)
+        check_hashes(path, manifest)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({error}). Give its files to this user, or copy the artifact again."
+        ) from error
+    if warn_unverified and not manifest["verified"]:
+        warnings.warn(
+            f"{path} has not been compared with PyTorch since its graphs were compiled. "
+            f"Run `whisper2max verify {path}` to know that it computes the same.",
+            UnverifiedArtifactWarning,
+            stacklevel=2,
+        )
+    return Artifact(path=path, manifest=manifest)
+
+
+def _check_is_artifact_directory(path: Path) -> None:
+    if not path.exists():
+        raise ArtifactError(
+            f"{path} does not exist. `whisper2max convert` makes an artifact, by default under artifacts/."
+        )
+    if not path.is_dir():
+        raise ArtifactError(
+            f"{path} is a file; an artifact is a directory with a {MANIFEST}. Name that directory."
+        )
+    if path.resolve().name.endswith(FAILED_SUFFIX) or os.path.lexists(path / FAILED_MARKER):
+        raise ArtifactError(
+            f"{path} is what a failed conversion left behind and cannot be loaded. {FAILED_MARKER} in it "
+            "says what failed; convert the model again."
+        )
+    if not os.path.lexists(path / MANIFEST):
+        hint = " Name a directory that `whisper2max convert` wrote."
+        if (path / "config.json").exists():
+            hint = f" It looks like a checkpoint: run `whisper2max convert --checkpoint {path}` first."
+        raise ArtifactError(f"{path} is not an artifact: it has no {MANIFEST}.{hint}")
+
+
+def _check_machine(path: Path, manifest: dict[str, Any]) -> None:
+    built = manifest["versions"]["max"]
+    try:
+        installed = metadata.version("max")
+    except metadata.PackageNotFoundError as error:
+        raise ArtifactError(
+            f"{path} needs MAX {built}, and no MAX is installed here: run `pip install max=={built}`."
+        ) from error
+    if built != installed:
+        raise ArtifactError(
+            f"{path} was compiled by MAX {built}, and MAX {installed} is installed here; compiled graphs "
+            f"load in their own version only. Run `whisper2max compile {path}` to rebuild them, or `pip "
+            f"install max=={built}`."
+        )
+    needed = set(manifest["target"]["cpu_features"])
+    missing = sorted(needed - cpu_features()) if needed else []
+    if missing:
+        raise ArtifactError(
+            f"{path} was compiled for CPU features that this machine lacks: {', '.join(missing)}. "
+            f"Run `whisper2max compile {path}` on this machine to rebuild its graphs."
+        )

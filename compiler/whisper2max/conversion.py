@@ -1,0 +1,178 @@
+"""convert: from a checkpoint to a published artifact, or to OUT.failed/ and an error."""
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+import whisper2max
+from whisper2max import passes
+from whisper2max.artifact import Artifact, open_artifact, write_manifest
+from whisper2max.build import compile_graphs, compiler_versions, copy_kernels
+from whisper2max.checkpoints import Checkpoint, from_module, open_checkpoint, open_size, random_checkpoint
+from whisper2max.emit import emit
+from whisper2max.errors import ParityError, UsageError
+from whisper2max.parity.gate import judge
+from whisper2max.parity.inputs import load_inputs
+from whisper2max.parity.reference import Reference
+from whisper2max.parity.report import ParityReport
+from whisper2max.publication import Publication
+from whisper2max.runtime.engine import Engine
+from whisper2max.runtime.tokens import Tokenizer
+from whisper2max.target import native_target
+from whisper2max.walker import WalkedModule, walk
+
+
+def silent(message: str) -> None:
+    """Say nothing."""
+
+
+def convert(
+    *,
+    size: str | None = None,
+    checkpoint: str | Path | None = None,
+    module: torch.nn.Module | None = None,
+    tokenizer: str | Path | None = None,
+    output: str | Path | None = None,
+    dtype: str = "float32",
+    random_init: int | None = None,
+    audio: Sequence[str | Path] = (),
+    force: bool = False,
+    say: Callable[[str], None] = silent,
+) -> Artifact:
+    """Convert a PyTorch Whisper, prove the result against it, and publish the artifact.
+
+    Args:
+        size: a name such as "base"; looked for in the hub cache, on the hub, among packaged weights.
+        checkpoint: an OpenAI .pt file, a Hugging Face or CTranslate2 directory, or a hub id.
+        module: a live transformers or openai-whisper model; exactly one of the three is given.
+        tokenizer: a tokenizer.json, a directory that holds one, or a hub id; needed where the source has none.
+        output: the directory to publish; by default artifacts/NAME, or artifacts/NAME-DTYPE if not float32.
+        dtype: of the weights, a key of `passes.PASSES`.
+        random_init: seed; the dimensions of `size` with random weights instead of its checkpoint.
+        audio: files to judge on instead of the sample that comes with the package.
+        force: replace an existing artifact.
+        say: told about every stage.
+
+    Returns:
+        The published artifact.
+
+    Raises:
+        ParityError: the compiled graphs differ from the module; nothing is published, OUT.failed/ is kept.
+        Whisper2MaxError: unusable input; nothing is written.
+    """
+    if dtype not in passes.PASSES:
+        raise UsageError(f"dtype {dtype!r} is not offered; choose one of {', '.join(passes.PASSES)}")
+    name = _name(size, checkpoint, module, random_init)
+    output = Path(output or Path("artifacts") / (name if dtype == "float32" else f"{name}-{dtype}"))
+    inputs = load_inputs(audio)
+    publication = Publication(output, force)
+    with publication as staging:
+        source = _open(size, checkpoint, module, tokenizer, random_init, say)
+        say(f"checkpoint: {source.source['format']}, {source.source['name']}, stored as {source.source['stored_dtype']}")
+        walked = write_sources(staging, source, dtype)
+        say(f"walked {len(walked.source_paths)} modules and tensors, wrote model.py and weights")
+        target = native_target()
+        compile_graphs(staging, target, say)
+        say("comparing the compiled graphs with PyTorch")
+        report = judge_directory(staging, source, walked, dtype, inputs)
+        write_report(staging, report)
+        if not report.passed:
+            failed = publication.fail(report.explanation())
+            raise ParityError(f"{report.explanation()} Nothing was published; {failed} keeps sources and report.")
+        fields = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "name": name,
+            "dims": source.dims.to_dict(),
+            "dtype": dtype,
+            "target": target.to_dict(),
+            "source": {**source.source, "request": _request(size, checkpoint, random_init)},
+            "versions": versions(),
+            "verified": True,
+            "parity": report.summary(),
+        }
+        write_manifest(staging, fields)
+    say(f"published {output}")
+    return open_artifact(output)
+
+
+def write_sources(directory: Path, source: Checkpoint, dtype: str) -> WalkedModule:
+    """Write everything of an artifact that needs no compiler: graph, model.py, kernels, weights, tokenizer."""
+    walked = walk(source.module, source.dims)
+    spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
+    (directory / "model.py").write_text(emit(spec), encoding="utf-8")
+    (directory / "graph.txt").write_text(spec.to_text(), encoding="utf-8")
+    copy_kernels(directory / "kernels")
+    safetensors.torch.save_file(tensors, directory / "weights.safetensors")
+    (directory / "tokenizer.json").write_bytes(source.tokenizer_json)
+    generation = json.dumps(source.generation, indent=2, ensure_ascii=False)
+    (directory / "generation.json").write_text(generation + "\n", encoding="utf-8")
+    return walked
+
+
+def judge_directory(
+    directory: Path, source: Checkpoint, walked: WalkedModule, dtype: str, inputs: list
+) -> ParityReport:
+    """Compare the graphs and weights in `directory` with the module they came from."""
+    tokenizer = Tokenizer.from_json(source.tokenizer_json, source.dims.n_vocab)
+    engine = Engine(directory, source.dims)
+    return judge(engine, Reference(source.module), tokenizer, inputs, dtype, walked.source_paths)
+
+
+def write_report(directory: Path, report: ParityReport) -> None:
+    """Write parity.json."""
+    (directory / "parity.json").unlink(missing_ok=True)
+    (directory / "parity.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that had a part in an artifact."""
+    torch_side = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    return {**compiler_versions(), "whisper2max": whisper2max.__version__, **torch_side}
+
+
+def reopen(source: dict, tokenizer: str | Path | None, say: Callable[[str], None]) -> Checkpoint:
+    """The checkpoint that a manifest's "source" names, if it names one that can be found again."""
+    request = source.get("request") or {}
+    if "size" in request or "checkpoint" in request:
+        return _open(request.get("size"), request.get("checkpoint"), None, tokenizer, request.get("random_init"), say)
+    raise UsageError(
+        f"the artifact came from {source['name']} ({source['format']}), which cannot be found by name: "
+        "give --checkpoint with the file or directory it was converted from"
+    )
+
+
+def _name(size, checkpoint, module, random_init) -> str:
+    given = [value for value in (size, checkpoint, module) if value is not None]
+    if len(given) != 1:
+        raise UsageError("give exactly one of --size and --checkpoint (or, from Python, module=)")
+    if random_init is not None and size is None:
+        raise UsageError("--random-init SEED needs --size, which gives the dimensions")
+    if size is not None:
+        return size if random_init is None else f"{size}-random"
+    if checkpoint is not None:
+        return Path(checkpoint).name.removesuffix(".pt") or Path(checkpoint).resolve().name
+    return "module"
+
+
+def _request(size, checkpoint, random_init) -> dict | None:
+    if size is not None:
+        return {"size": size} if random_init is None else {"size": size, "random_init": random_init}
+    if checkpoint is not None and not Path(checkpoint).exists():
+        return {"checkpoint": str(checkpoint)}
+    return None
+
+
+def _open(size, checkpoint, module, tokenizer, random_init, say) -> Checkpoint:
+    if random_init is not None:
+        say(f"random weights of seed {random_init} at the dimensions of {size}")
+        return random_checkpoint(size, random_init, tokenizer)
+    if size is not None:
+        return open_size(size, tokenizer, say)
+    if checkpoint is not None:
+        return open_checkpoint(checkpoint, tokenizer)
+    return from_module(module, tokenizer)

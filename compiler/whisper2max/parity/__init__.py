@@ -1,0 +1,1 @@
+"""Proof that compiled graphs compute what PyTorch computes."""

@@ -1,0 +1,1 @@
+"""Transcription with a converted model: audio, features, tokens, engine, decoding, writers. Runs without torch."""

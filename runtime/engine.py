@@ -1,0 +1,139 @@
+"""The three compiled graphs of an artifact, behind numpy arrays.
+
+One engine serves several threads: graphs and weights are shared and read-only, and every prompt
+starts a `Session` that owns its caches. A lock lets one graph run at a time, because each already
+uses every thread of the pool.
+"""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+from max.driver import Buffer
+from max.engine import Model, read
+
+from whisper2max.dims import ModelDimensions
+from whisper2max.errors import ArtifactError, UsageError
+from whisper2max.runtime.threads import shared_session
+from whisper2max.runtime.weights import map_weights
+
+
+class Engine:
+    """Encoder, prompt and step graphs with their weights.
+
+    Args:
+        directory: holds encoder.mef, prompt.mef, step.mef and weights.safetensors; hashes were
+            checked by whoever opened the artifact.
+        dims: sizes of the model.
+        cpu_threads: threads for the graphs; 0 takes all cores.
+    """
+
+    def __init__(self, directory: Path, dims: ModelDimensions, cpu_threads: int = 0):
+        self.dims = dims
+        self._session = shared_session(cpu_threads)
+        self._weights = map_weights(directory / "weights.safetensors")
+        self._lock = threading.Lock()
+        self._encoder = self._load(directory / "encoder.mef")
+        self._prompt = self._load(directory / "prompt.mef")
+        self._step = self._load(directory / "step.mef")
+
+    def _load(self, mef: Path) -> Model:
+        try:
+            return self._session.init(read(mef), weights_registry=self._weights)
+        except (RuntimeError, ValueError) as error:
+            raise ArtifactError(
+                f"{mef.name} cannot be loaded with these weights: {error}. Run `whisper2max compile` on the artifact."
+            ) from error
+
+    def encode(self, mel: np.ndarray) -> Buffer:
+        """Audio states of log-mel windows.
+
+        Args:
+            mel: float32 [batch, n_mels, 2 * n_audio_ctx].
+
+        Returns:
+            A handle to float32 [batch, n_audio_ctx, n_audio_state]; `to_numpy` reads it.
+        """
+        wanted = (self.dims.n_mels, self.dims.n_frames)
+        if mel.ndim != 3 or mel.shape[1:] != wanted or mel.dtype != np.float32:
+            raise UsageError(
+                f"mel is {mel.dtype} {list(mel.shape)}, expected float32 [batch, {wanted[0]}, {wanted[1]}]"
+            )
+        return self._execute(self._encoder, mel)[0]
+
+    def to_numpy(self, states: Buffer) -> np.ndarray:
+        """The values behind a handle that `encode` gave."""
+        return states.to_numpy()
+
+    def to_states(self, states: np.ndarray) -> Buffer:
+        """A handle for audio states float32 [batch, n_audio_ctx, n_audio_state] that came from elsewhere."""
+        wanted = (self.dims.n_audio_ctx, self.dims.n_audio_state)
+        if states.ndim != 3 or states.shape[1:] != wanted or states.dtype != np.float32:
+            raise UsageError(
+                f"states are {states.dtype} {list(states.shape)}, expected float32 [batch, {wanted[0]}, {wanted[1]}]"
+            )
+        return Buffer.from_numpy(np.ascontiguousarray(states))
+
+    def prompt(self, states: Buffer, tokens: np.ndarray, picked: np.ndarray) -> tuple[np.ndarray, "Session"]:
+        """Decode prompts from position 0.
+
+        Args:
+            states: handle from `encode`, [batch, ...].
+            tokens: int64 [batch, length], rows padded on the right with any id.
+            picked: int64 [batch, n], positions in each row whose logits are wanted.
+
+        Returns:
+            Logits float32 [batch, n, n_vocab], and the session to continue with.
+        """
+        batch = states.shape[0]
+        if tokens.ndim != 2 or tokens.shape[0] != batch or picked.ndim != 2 or picked.shape[0] != batch:
+            raise UsageError(
+                f"{batch} rows of audio states, but tokens are {list(tokens.shape)} and picked {list(picked.shape)}"
+            )
+        if not 0 < tokens.shape[1] <= self.dims.n_text_ctx:
+            raise UsageError(f"a prompt has {tokens.shape[1]} tokens, expected 1 to {self.dims.n_text_ctx}")
+        _require_range("token", tokens, self.dims.n_vocab)
+        _require_range("picked position", picked, tokens.shape[1])
+        shape = (self.dims.n_text_layer, batch, self.dims.n_text_ctx, self.dims.n_text_state)
+        caches = [Buffer.from_numpy(np.zeros(shape, np.float32)) for _ in range(2)]
+        logits, *cross = self._execute(self._prompt, tokens, picked, states, *caches)
+        return logits.to_numpy(), Session(self, batch, caches, cross)
+
+    def _execute(self, model: Model, *inputs: np.ndarray | Buffer) -> list[Buffer]:
+        buffers = [
+            Buffer.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+            for value in inputs
+        ]
+        with self._lock:
+            return model.execute(*buffers)
+
+
+class Session:
+    """Caches of one batch of sequences, filled by a prompt and extended by steps; used by one thread."""
+
+    def __init__(self, engine: Engine, batch: int, caches: list[Buffer], cross: list[Buffer]):
+        self._engine = engine
+        self._batch = batch
+        self._state = (*caches, *cross)
+
+    def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Decode one more token in every row.
+
+        Args:
+            tokens: int64 [batch].
+            positions: int64 [batch], where each row's token goes, below n_text_ctx.
+
+        Returns:
+            Logits float32 [batch, n_vocab].
+        """
+        if tokens.shape != (self._batch,) or positions.shape != (self._batch,):
+            raise UsageError(f"a step of {self._batch} rows got {len(tokens)} tokens and {len(positions)} positions")
+        dims = self._engine.dims
+        _require_range("token", tokens, dims.n_vocab)
+        _require_range("position", positions, dims.n_text_ctx)
+        return self._engine._execute(self._engine._step, tokens, positions, *self._state)[0].to_numpy()
+
+
+def _require_range(what: str, values: np.ndarray, end: int) -> None:
+    if values.dtype != np.int64 or values.min() < 0 or values.max() >= end:
+        raise UsageError(f"every {what} must be an int64 from 0 to {end - 1}, got {values.dtype} up to {values.max()}")

@@ -1,0 +1,86 @@
+"""A loaded artifact: what an application imports."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from whisper2max.artifact import Artifact, open_artifact
+from whisper2max.errors import UsageError
+from whisper2max.runtime.audio import AudioInput, load_audio
+from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
+from whisper2max.runtime.engine import Engine
+from whisper2max.runtime.features import HOP_LENGTH, log_mel
+from whisper2max.runtime.tokens import Tokenizer
+from whisper2max.runtime.transcribe import Segment, TranscriptionInfo, transcribe
+
+
+class Model:
+    """A Whisper model on MAX; calls from several threads do not disturb each other.
+
+    Attributes:
+        artifact: the opened artifact.
+        engine: its compiled graphs.
+        tokenizer: its tokenizer.
+    """
+
+    def __init__(self, artifact: Artifact, cpu_threads: int = 0):
+        self.artifact = artifact
+        self.tokenizer = Tokenizer.from_json(artifact.tokenizer_json(), artifact.dims.n_vocab)
+        self.engine = Engine(artifact.path, artifact.dims, cpu_threads)
+
+    def transcribe(self, audio: AudioInput, **options) -> tuple[Iterator[Segment], TranscriptionInfo]:
+        """Transcribe a recording of any length; options as in `whisper2max.runtime.transcribe.transcribe`.
+
+        Args:
+            audio: a path, a binary file, encoded bytes, or float32 samples at 16 kHz.
+
+        Returns:
+            The segments, decoded while they are iterated, and what is known about the whole recording.
+        """
+        return transcribe(self.engine, self.tokenizer, load_audio(audio), **options)
+
+    def log_mel(self, samples: np.ndarray) -> np.ndarray:
+        """The spectrogram of one window: float32 [480000] at 16 kHz -> float32 [n_mels, 3000]."""
+        wanted = self.engine.dims.n_frames * HOP_LENGTH
+        if samples.shape != (wanted,) or samples.dtype != np.float32:
+            raise UsageError(f"samples are {samples.dtype} {list(samples.shape)}, expected float32 [{wanted}] at 16 kHz")
+        return log_mel(samples, self.engine.dims.n_mels)
+
+    def encode(self, mel: np.ndarray) -> np.ndarray:
+        """float32 [batch, n_mels, 3000] -> audio states float32 [batch, n_audio_ctx, n_audio_state]."""
+        return self.engine.to_numpy(self.engine.encode(mel))
+
+    def logits(self, tokens: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """Teacher-forced logits float32 [batch, length, n_vocab].
+
+        Args:
+            tokens: int64 [batch, length].
+            states: audio states as `encode` gives them.
+        """
+        every = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int64), tokens.shape)
+        return self.engine.prompt(self.engine.to_states(states), tokens, every)[0]
+
+    def decode(self, mel: np.ndarray, options: list[DecodingOptions]) -> list[DecodingResult]:
+        """Decode windows together, each with options of its own, as openai-whisper's `decode` does one.
+
+        Args:
+            mel: float32 [batch, n_mels, 3000].
+            options: one per window.
+        """
+        return decode(self.engine, self.engine.encode(mel), self.tokenizer, options)
+
+
+def load(artifact: str | Path, cpu_threads: int = 0) -> Model:
+    """Open an artifact, check all of it, and load its graphs.
+
+    An artifact is native code: load those of people whose programs you would run.
+
+    Args:
+        artifact: the directory that convert wrote.
+        cpu_threads: threads for the graphs; 0 takes all cores.
+
+    Raises:
+        ArtifactError: damaged, of another format or MAX version, or compiled for another CPU.
+    """
+    return Model(open_artifact(artifact), cpu_threads)

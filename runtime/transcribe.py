@@ -1,0 +1,269 @@
+"""Recordings of any length to segments of text with times.
+
+The loop is that of openai-whisper's `transcribe` at temperature 0: windows of 30 s, each beginning where the
+timestamps of the one before ended. The names of options and results are faster-whisper's.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from whisper2max.runtime.audio import SAMPLE_RATE
+from whisper2max.runtime.decoding import (
+    DecodingOptions,
+    DecodingResult,
+    check_language,
+    check_options,
+    decode,
+    detect_language,
+)
+from whisper2max.runtime.features import FRAMES_PER_SECOND, HOP_LENGTH, log_mel, pad_or_trim
+from whisper2max.runtime.tokens import Tokenizer
+
+FRAMES_PER_TOKEN = 2
+SECONDS_PER_TOKEN = FRAMES_PER_TOKEN * HOP_LENGTH / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech, usually a sentence; the fields and their order are openai-whisper's.
+
+    Attributes:
+        id: number of the segment, from 0.
+        seek: first mel frame, of 10 ms, of the window that it was heard in.
+        start: seconds from the beginning of the recording.
+        end: seconds from the beginning of the recording.
+        text: what was said, with its leading space.
+        tokens: ids of the text and of the timestamps around it.
+        temperature: always 0, greedy.
+        avg_logprob: mean natural log-probability of the window's tokens.
+        compression_ratio: of the window's text; high when it repeats itself.
+        no_speech_prob: probability that nobody speaks in the window.
+    """
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+@dataclass(frozen=True)
+class TranscriptionOptions:
+    """The options that a transcription ran with; see `transcribe`."""
+
+    task: str
+    initial_prompt: str | Sequence[int] | None
+    condition_on_previous_text: bool
+    no_speech_threshold: float | None
+    log_prob_threshold: float | None
+    without_timestamps: bool
+    suppress_blank: bool
+    suppress_tokens: Sequence[int] | None
+    max_initial_timestamp: float | None
+    prefix: str | Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class TranscriptionInfo:
+    """What is known of a recording before its text.
+
+    Attributes:
+        language: code of the spoken language, given or detected.
+        language_probability: 1 when the language was given.
+        duration: seconds.
+        all_language_probs: codes and probabilities, highest first; None when the language was given.
+        transcription_options: the options of the call.
+    """
+
+    language: str
+    language_probability: float
+    duration: float
+    all_language_probs: list[tuple[str, float]] | None
+    transcription_options: TranscriptionOptions
+
+
+def transcribe(
+    engine,
+    tokenizer: Tokenizer,
+    samples: np.ndarray,
+    *,
+    language: str | None = None,
+    task: str = "transcribe",
+    initial_prompt: str | Sequence[int] | None = None,
+    condition_on_previous_text: bool = True,
+    no_speech_threshold: float | None = 0.6,
+    log_prob_threshold: float | None = -1.0,
+    without_timestamps: bool = False,
+    suppress_blank: bool = True,
+    suppress_tokens: Sequence[int] | None = (-1,),
+    max_initial_timestamp: float | None = 1.0,
+    prefix: str | Sequence[int] | None = None,
+) -> tuple[Iterator[Segment], TranscriptionInfo]:
+    """Transcribes a recording, window by window as the segments are asked for.
+
+    Args:
+        engine: runs the model.
+        tokenizer: of the model.
+        samples: float32 [samples], mono, 16 kHz, as `load_audio` gives them.
+        language: code or English name; None detects it in the first window.
+        task: "transcribe", or "translate" into English.
+        initial_prompt: text or token ids before the first window, such as names that will be spoken.
+        condition_on_previous_text: whether each window is decoded after the text of those before it.
+        no_speech_threshold: a window is silent if its probability of no speech is above this; None: never.
+        log_prob_threshold: a window whose mean log-probability is above this is not silent even so.
+        without_timestamps: one segment for each window of 30 s, text alone.
+        suppress_blank, suppress_tokens, max_initial_timestamp, prefix: see `DecodingOptions`; the prefix
+            begins every window, as in openai-whisper.
+
+    Returns:
+        An iterator over the segments, which does the work, and what is known before it.
+
+    Raises:
+        UsageError: the language or the task is not one of the model's, or an option is out of range.
+    """
+    window_options = DecodingOptions(
+        task=task,
+        language=language,
+        prompt=_token_ids(tokenizer, initial_prompt),
+        prefix=prefix,
+        suppress_tokens=suppress_tokens,
+        suppress_blank=suppress_blank,
+        without_timestamps=without_timestamps,
+        max_initial_timestamp=max_initial_timestamp,
+    )
+    check_options(tokenizer, engine.dims.n_text_ctx, window_options)
+    language = check_language(tokenizer, language, task)
+    n_frames = engine.dims.n_frames
+    mel = log_mel(samples, engine.dims.n_mels, padding=n_frames * HOP_LENGTH)
+    first_states, probabilities = None, None
+    if language is None:
+        first_states = engine.encode(pad_or_trim(mel, n_frames)[None])
+        probabilities = detect_language(engine, first_states, tokenizer)[0]
+        language = max(probabilities, key=probabilities.get)
+        if mel.shape[1] < 2 * n_frames:
+            # the padding of a short recording is silence here, but zeros in the window to be decoded
+            first_states = None
+    info = TranscriptionInfo(
+        language=language,
+        language_probability=1.0 if probabilities is None else probabilities[language],
+        duration=samples.size / SAMPLE_RATE,
+        all_language_probs=probabilities and sorted(probabilities.items(), key=lambda item: -item[1]),
+        transcription_options=TranscriptionOptions(
+            task=task,
+            initial_prompt=initial_prompt,
+            condition_on_previous_text=condition_on_previous_text,
+            no_speech_threshold=no_speech_threshold,
+            log_prob_threshold=log_prob_threshold,
+            without_timestamps=without_timestamps,
+            suppress_blank=suppress_blank,
+            suppress_tokens=suppress_tokens,
+            max_initial_timestamp=max_initial_timestamp,
+            prefix=prefix,
+        ),
+    )
+    window_options = replace(window_options, language=language)
+    return _segments(engine, tokenizer, mel, window_options, info.transcription_options, first_states), info
+
+
+def _segments(
+    engine,
+    tokenizer: Tokenizer,
+    mel: np.ndarray,
+    window_options: DecodingOptions,
+    options: TranscriptionOptions,
+    first_states,
+) -> Iterator[Segment]:
+    n_frames = engine.dims.n_frames
+    content_frames = mel.shape[1] - n_frames
+    prompt = window_options.prompt
+    seek, n_segments = 0, 0
+    while seek < content_frames:
+        segment_size = min(n_frames, content_frames - seek)
+        states, first_states = first_states, None
+        if states is None:
+            states = engine.encode(pad_or_trim(mel[:, seek : seek + segment_size], n_frames)[None])
+        result = decode(engine, states, tokenizer, [replace(window_options, prompt=prompt)])[0]
+        del states
+        if _is_silent(result, options):
+            seek += segment_size
+            continue
+        pieces, advance = _slices(result.tokens, tokenizer.special.timestamp_begin, segment_size)
+        for start, end, tokens in pieces:
+            text = tokenizer.decode([token for token in tokens if token < tokenizer.special.eot])
+            if start == end or not text.strip():
+                continue
+            offset = seek / FRAMES_PER_SECOND
+            yield Segment(
+                id=n_segments,
+                seek=seek,
+                start=offset + start,
+                end=offset + end,
+                text=text,
+                tokens=tokens,
+                temperature=result.temperature,
+                avg_logprob=result.avg_logprob,
+                compression_ratio=result.compression_ratio,
+                no_speech_prob=result.no_speech_prob,
+            )
+            n_segments += 1
+            prompt = [*prompt, *tokens][-engine.dims.n_text_ctx :]
+        if not options.condition_on_previous_text:
+            prompt = []
+        seek += advance
+
+
+def _token_ids(tokenizer: Tokenizer, prompt: str | Sequence[int] | None) -> list[int]:
+    if prompt is None:
+        return []
+    if isinstance(prompt, str):
+        return tokenizer.encode(" " + prompt.strip())
+    return [int(token) for token in prompt]
+
+
+def _is_silent(result: DecodingResult, options: TranscriptionOptions) -> bool:
+    if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
+        return False
+    return options.log_prob_threshold is None or result.avg_logprob <= options.log_prob_threshold
+
+
+def _slices(
+    tokens: list[int], timestamp_begin: int, segment_size: int
+) -> tuple[list[tuple[float, float, list[int]]], int]:
+    """Cuts the tokens of a window where two timestamps meet, an end and the start of the next segment.
+
+    Args:
+        tokens: sampled ids of the window.
+        timestamp_begin: id of the timestamp of 0 s.
+        segment_size: mel frames of the window that hold sound.
+
+    Returns:
+        Start, end (seconds from the beginning of the window) and ids of each segment; mel frames to move on.
+    """
+    is_timestamp = [token >= timestamp_begin for token in tokens]
+    cuts = [i for i in range(1, len(tokens)) if is_timestamp[i - 1] and is_timestamp[i]]
+    single_timestamp_ending = is_timestamp[-2:] == [False, True]
+    if not cuts:
+        end = segment_size / FRAMES_PER_SECOND
+        timestamps = [token for token in tokens if token >= timestamp_begin]
+        if timestamps and timestamps[-1] != timestamp_begin:
+            end = (timestamps[-1] - timestamp_begin) * SECONDS_PER_TOKEN
+        return [(0.0, end, tokens)], segment_size
+    if single_timestamp_ending:
+        cuts.append(len(tokens))
+    pieces = []
+    for first, last in zip([0, *cuts], cuts, strict=False):
+        piece = tokens[first:last]
+        start, end = ((token - timestamp_begin) * SECONDS_PER_TOKEN for token in (piece[0], piece[-1]))
+        pieces.append((start, end, piece))
+    if single_timestamp_ending:
+        return pieces, segment_size
+    # what follows the last pair is heard again; without the timestamp rules that pair can be at 0
+    heard = (tokens[cuts[-1] - 1] - timestamp_begin) * FRAMES_PER_TOKEN
+    return pieces, heard if heard > 0 else segment_size

@@ -1,0 +1,38 @@
+"""Weights mapped from a safetensors file, without a copy."""
+
+import json
+import mmap
+from pathlib import Path
+
+import numpy as np
+
+from whisper2max.errors import ArtifactError
+
+_DTYPES = {"F32": np.dtype("<f4"), "I8": np.dtype("i1"), "I32": np.dtype("<i4")}
+
+
+def map_weights(path: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a safetensors file as a read-only array in the file's memory map.
+
+    The safetensors library copies each tensor; a model of 6 GB should not be held twice. The arrays
+    keep the map alive.
+
+    Raises:
+        ArtifactError: the header does not describe the file.
+    """
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(mapped[:8], "little")
+    try:
+        header = json.loads(mapped[8:start])
+        header.pop("__metadata__", None)
+        return {name: _view(mapped, start, entry) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path.name} is not a valid safetensors file: {error}. Convert the model again.") from error
+
+
+def _view(mapped: mmap.mmap, start: int, entry: dict) -> np.ndarray:
+    begin, end = entry["data_offsets"]
+    dtype = _DTYPES[entry["dtype"]]
+    count = (end - begin) // dtype.itemsize
+    return np.frombuffer(mapped, dtype, count, start + begin).reshape(entry["shape"])

@@ -1,0 +1,41 @@
+"""Whisper modules of tiny dimensions with random weights, in both families."""
+
+import torch
+import whisper.model
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from whisper2max.dims import ModelDimensions
+
+VARIANTS = {
+    "multilingual_80_mels": ModelDimensions(80, 1500, 32, 2, 2, 51865, 448, 32, 2, 2),
+    "english_80_mels": ModelDimensions(80, 1500, 32, 2, 1, 51864, 448, 32, 2, 1),
+    "large_v3_128_mels": ModelDimensions(128, 1500, 32, 4, 2, 51866, 448, 32, 4, 2),
+    "turbo_unequal_depth": ModelDimensions(128, 1500, 32, 2, 3, 51866, 448, 32, 2, 1),
+}
+
+
+def transformers_module(dims: ModelDimensions, seed: int = 0) -> WhisperForConditionalGeneration:
+    """A transformers model in eval mode."""
+    torch.manual_seed(seed)
+    config = WhisperConfig(
+        vocab_size=dims.n_vocab,
+        num_mel_bins=dims.n_mels,
+        d_model=dims.n_audio_state,
+        encoder_layers=dims.n_audio_layer,
+        encoder_attention_heads=dims.n_audio_head,
+        encoder_ffn_dim=4 * dims.n_audio_state,
+        decoder_layers=dims.n_text_layer,
+        decoder_attention_heads=dims.n_text_head,
+        decoder_ffn_dim=4 * dims.n_text_state,
+        max_source_positions=dims.n_audio_ctx,
+        max_target_positions=dims.n_text_ctx,
+    )
+    return WhisperForConditionalGeneration(config).eval()
+
+
+def openai_module(dims: ModelDimensions, seed: int = 0) -> whisper.model.Whisper:
+    """An openai-whisper model in eval mode."""
+    torch.manual_seed(seed)
+    model = whisper.model.Whisper(whisper.model.ModelDimensions(**dims.to_dict())).eval()
+    torch.nn.init.normal_(model.decoder.positional_embedding, std=0.01)
+    return model

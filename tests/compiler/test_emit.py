@@ -1,0 +1,85 @@
+"""The emitted source: byte for byte as in golden/, and shown with line numbers when a template breaks it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from small_models import VARIANTS, openai_module, transformers_module
+
+from whisper2max import passes
+from whisper2max.emit import TEMPLATES, emit
+from whisper2max.errors import BuildError, SpecError
+from whisper2max.ir import Gelu
+from whisper2max.walker import walk
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def small_spec(variant: str, family=transformers_module):
+    dims = VARIANTS[variant]
+    walked = walk(family(dims), dims)
+    return passes.apply("float32", walked.spec, walked.tensors)[0]
+
+
+def emitted(variant: str) -> str:
+    return emit(small_spec(variant))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_source_is_the_golden_one(variant):
+    golden = (GOLDEN / f"{variant}.py.golden").read_text(encoding="utf-8")
+    assert emitted(variant) == golden, "if the change is meant: python tests/compiler/golden/update.py"
+
+
+def test_family_does_not_show():
+    assert emit(small_spec("english_80_mels", openai_module)) == emitted("english_80_mels")
+
+
+def test_source_imports_max_alone():
+    imports = [line for line in emitted("english_80_mels").splitlines() if line.startswith(("import ", "from "))]
+    assert {line.split()[1].partition(".")[0] for line in imports} == {"pathlib", "max"}
+
+
+def test_lines_fit_and_nothing_is_left_of_the_template():
+    source = emitted("turbo_unequal_depth")
+    assert not [line for line in source.splitlines() if len(line) > 120 or line != line.rstrip()]
+    assert "{{" not in source and "{%" not in source
+
+
+def test_unpacked_filters_are_refused():
+    dims = VARIANTS["english_80_mels"]
+    with pytest.raises(SpecError, match="encoder.conv1 and encoder.conv2: run the passes first"):
+        emit(walk(transformers_module(dims), dims).spec)
+
+
+def test_activations_that_differ_between_encoder_and_decoder_are_refused():
+    spec = small_spec("english_80_mels")
+    with pytest.raises(SpecError, match="different activations"):
+        emit(spec.with_nodes({"decoder.blocks.0.mlp.1": Gelu("tanh")}))
+
+
+@pytest.fixture
+def broken_templates(tmp_path):
+    def make(old: str, new: str) -> Path:
+        shutil.copy(TEMPLATES / "model.py.j2", tmp_path)
+        text = (tmp_path / "model.py.j2").read_text(encoding="utf-8")
+        assert old in text
+        (tmp_path / "model.py.j2").write_text(text.replace(old, new, 1), encoding="utf-8")
+        return tmp_path
+
+    return make
+
+
+def test_source_that_is_no_python_is_shown_with_line_numbers(broken_templates):
+    templates = broken_templates("    y = x @ weight(", "    y = = x @ weight(")
+    with pytest.raises(BuildError) as caught:
+        emit(small_spec("english_80_mels"), templates)
+    message = str(caught.value)
+    assert "model.py is not valid Python, line 3" in message
+    assert any(line.startswith("> ") and "y = = x" in line for line in message.splitlines())
+
+
+def test_undefined_variable_in_a_template_fails(broken_templates):
+    templates = broken_templates("{{ gelu.approximate }}", "{{ gelu.aproximate }}")
+    with pytest.raises(BuildError, match="aproximate"):
+        emit(small_spec("english_80_mels"), templates)

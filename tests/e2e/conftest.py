@@ -1,0 +1,35 @@
+"""Two artifacts that the tests of the whole way share: tiny random dimensions, and the real tiny.en."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import whisper2max
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))
+
+from small_models import VARIANTS, transformers_module  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def small_module():
+    return transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+
+
+@pytest.fixture(scope="session")
+def small_artifact(tmp_path_factory, small_module):
+    """An artifact of tiny random dimensions; its graphs come from the user's cache when they can."""
+    return whisper2max.convert(module=small_module, output=tmp_path_factory.mktemp("small") / "artifact")
+
+
+@pytest.fixture(scope="session")
+def tiny_en_artifact(tmp_path_factory):
+    """The real tiny.en."""
+    return whisper2max.convert(size="tiny.en", output=tmp_path_factory.mktemp("tiny.en") / "tiny.en")
+
+
+@pytest.fixture(scope="session")
+def tiny_en(tiny_en_artifact):
+    """tiny.en, loaded."""
+    return whisper2max.load(tiny_en_artifact.path)

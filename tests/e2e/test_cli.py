@@ -1,0 +1,110 @@
+"""The command line, as a user types it: words, exit status, and nothing left behind on errors."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from whisper2max.samples import SPEECH
+
+COMMAND = str(Path(sys.executable).with_name("whisper2max"))
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def assert_one_paragraph(result, status, *parts):
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("error: ") == 1 and result.stderr.startswith("error: ")
+    for part in parts:
+        assert part in result.stderr
+
+
+def test_transcribe_prints_and_writes(tiny_en_artifact, tmp_path):
+    result = run("transcribe", tiny_en_artifact.path, SPEECH, "--output_format", "all", "--output_dir", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "lighthouse" in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {f"speech.{suffix}" for suffix in ("txt", "srt", "vtt", "tsv", "json")}
+    assert "lighthouse" in (tmp_path / "speech.srt").read_text()
+
+
+def test_inspect_artifact(small_artifact):
+    facts = json.loads(run("inspect", small_artifact.path, "--json").stdout)
+    assert facts["dims"]["n_audio_state"] == 32
+    assert facts["graph"].startswith("dims = ModelDimensions(")
+    text = run("inspect", small_artifact.path).stdout
+    assert "encoder.conv1 = Conv1d(" in text and "weights.safetensors" in text and "parity:" in text
+
+
+def test_cache_lists_and_clears(tmp_path, small_artifact):
+    listed = run("cache", "list").stdout
+    assert "encoder" in listed and "step" in listed
+    empty = {"WHISPER2MAX_CACHE": str(tmp_path / "cache")}
+    assert "0 bytes in 0 graphs" in run("cache", "list", **empty).stdout
+    assert "0 bytes freed" in run("cache", "clear", **empty).stdout
+
+
+def test_convert_fails_with_status_1_when_the_numbers_are_wrong(small_artifact):
+    """Through the command: verify of resealed wrong weights is in test_verify_and_compile."""
+    assert run("verify", small_artifact.path).returncode == 2
+
+
+@pytest.mark.parametrize("option", ["--temperature", "--beam_size", "--vad_filter", "--word_timestamps"])
+def test_options_that_do_not_exist_are_refused(tiny_en_artifact, option):
+    result = run("transcribe", tiny_en_artifact.path, SPEECH, option, "1")
+    assert result.returncode == 2 and "No such option" in result.stderr
+
+
+def test_a_changed_byte_in_any_file_is_refused(small_artifact, tmp_path):
+    copy = tmp_path / "artifact"
+    shutil.copytree(small_artifact.path, copy)
+    from whisper2max.artifact import open_artifact
+    from whisper2max.errors import ArtifactError
+
+    for path in sorted(copy.rglob("*")):
+        if path.is_dir():
+            continue
+        original = path.read_bytes()
+        changed = bytearray(original)
+        changed[len(changed) // 2] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(ArtifactError):
+            open_artifact(copy)
+        path.write_bytes(original)
+    open_artifact(copy)
+    (copy / "model.py").write_text((copy / "model.py").read_text() + "\n")
+    assert_one_paragraph(run("transcribe", copy, SPEECH), 2, "model.py")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [(b"", "empty.wav", "empty"), (b"This is no sound.\n" * 50, "text.mp3", "text.mp3"), (None, "absent.wav", "absent.wav")],
+)
+def test_unusable_audio(tiny_en_artifact, tmp_path, content, name, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    assert_one_paragraph(run("transcribe", tiny_en_artifact.path, path), 2, message)
+
+
+def test_zero_seconds_of_audio(tiny_en_artifact, tmp_path):
+    import wave
+
+    path = tmp_path / "nothing.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+    assert_one_paragraph(run("transcribe", tiny_en_artifact.path, path), 2, "nothing.wav")

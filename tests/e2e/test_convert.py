@@ -1,0 +1,149 @@
+"""convert: an artifact that is complete and proven, or nothing at all."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from small_models import VARIANTS, openai_module, transformers_module
+
+import whisper2max
+from whisper2max import build, passes
+from whisper2max.artifact import open_artifact
+from whisper2max.errors import ArtifactError, BuildError, ParityError, UsageError
+from whisper2max.ir import GraphSpec
+from whisper2max.passes import PASSES
+
+FILES = {
+    "encoder.mef",
+    "generation.json",
+    "graph.txt",
+    "kernels/__init__.mojo",
+    "kernels/attend.mojo",
+    "kernels/cached_attention.mojo",
+    "kernels/cross_attention.mojo",
+    "model.py",
+    "parity.json",
+    "prompt.mef",
+    "step.mef",
+    "tokenizer.json",
+    "weights.safetensors",
+}
+
+
+def test_an_artifact_holds_everything_that_its_format_names(small_artifact):
+    assert set(small_artifact.manifest["files"]) == FILES
+    assert small_artifact.verified
+    assert small_artifact.dims == VARIANTS["multilingual_80_mels"]
+    assert small_artifact.manifest["source"]["format"] == "module"
+    versions = small_artifact.manifest["versions"]
+    assert versions.keys() == {"max", "mojo", "whisper2max", "torch", "transformers"}
+    graph = GraphSpec.parse(small_artifact.file("graph.txt").read_text())
+    assert graph.validate().dims == small_artifact.dims
+
+
+def test_parity_report_compares_every_stage(small_artifact):
+    report = json.loads(small_artifact.file("parity.json").read_text())
+    assert report["passed"] and report["first_divergent"] is None
+    assert [row["path"] for row in report["layers"]] == ["log_mel", "encoder.ln_post"]
+    assert [row["path"] for row in report["logits"]] == ["prompt.logits", "step.logits"]
+    assert report["tokens"]["compared"] == report["tokens"]["equal"] > 0
+    assert all(0 < row["max_abs"] <= row["tolerance"]["max_abs"] for row in report["layers"] + report["logits"])
+
+
+def test_other_weights_of_the_same_dimensions_compile_nothing(small_artifact, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a graph was compiled again")
+
+    monkeypatch.setattr(build, "_compile_in_subprocess", refuse)
+    dims = VARIANTS["multilingual_80_mels"]
+    other = whisper2max.convert(module=openai_module(dims, seed=8), output=tmp_path / "other")
+    files, first = other.manifest["files"], small_artifact.manifest["files"]
+    for name in ("model.py", "encoder.mef", "prompt.mef", "step.mef"):
+        assert files[name] == first[name]
+    assert files["weights.safetensors"] != first["weights.safetensors"]
+    assert "Whisper (openai-whisper" in other.manifest["parity"]["reference"]
+
+
+PERTURBED = {
+    "encoder.blocks.1.mlp.2.weight": "encoder.ln_post",
+    "decoder.blocks.0.cross_attn.value.weight": "prompt.logits",
+    "decoder.blocks.1.attn.key.weight": "prompt.logits",
+}
+
+
+@pytest.mark.parametrize("name", PERTURBED)
+def test_a_wrong_weight_publishes_nothing(small_artifact, small_module, tmp_path, monkeypatch, name):
+    def perturb(spec, tensors):
+        changed = tensors[name].clone()
+        changed[3] += 0.05
+        return spec, {**tensors, name: changed}
+
+    monkeypatch.setitem(PASSES, "float32", (*PASSES["float32"], perturb))
+    output = tmp_path / "wrong"
+    with pytest.raises(ParityError, match=f"{PERTURBED[name]} is the first that diverges"):
+        whisper2max.convert(module=small_module, output=output)
+    assert not output.exists()
+    failed = tmp_path / "wrong.failed"
+    assert {"FAILED.txt", "model.py", "parity.json"} <= {path.name for path in failed.iterdir()}
+    assert not list(failed.glob("*.mef")) and not list(failed.glob("*.safetensors"))
+    report = json.loads((failed / "parity.json").read_text())
+    assert not report["passed"] and report["first_divergent"]["path"] == PERTURBED[name]
+    with pytest.raises(ArtifactError):
+        whisper2max.load(failed)
+
+
+def test_an_existing_artifact_is_replaced_only_with_force(small_artifact, small_module, tmp_path):
+    output = tmp_path / "artifact"
+    whisper2max.convert(module=small_module, output=output)
+    with pytest.raises(UsageError, match="--force"):
+        whisper2max.convert(module=small_module, output=output)
+    whisper2max.convert(module=small_module, output=output, force=True)
+    assert open_artifact(output).verified
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "exactly one of"),
+        ({"size": "base", "checkpoint": "somewhere"}, "exactly one of"),
+        ({"checkpoint": "somewhere", "random_init": 1}, "needs --size"),
+        ({"size": "base", "dtype": "float64"}, "float64"),
+    ],
+)
+def test_contradicting_options(tmp_path, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        whisper2max.convert(output=tmp_path / "never", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_module_is_left_as_it_was(small_artifact, tmp_path):
+    module = transformers_module(VARIANTS["multilingual_80_mels"], seed=5).to(torch.bfloat16)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    whisper2max.convert(module=module, output=tmp_path / "bfloat16")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert module.dtype == torch.bfloat16
+
+
+def test_a_builder_that_fails_shows_numbered_source(small_artifact, tmp_path, monkeypatch):
+    def broken(spec):
+        return small_artifact.file("model.py").read_text().replace("x @ weight(", "x @ wait(")
+
+    monkeypatch.setattr("whisper2max.conversion.emit", broken)
+    dims = VARIANTS["multilingual_80_mels"]
+    with pytest.raises(BuildError) as caught:
+        whisper2max.convert(module=transformers_module(dims), output=tmp_path / "broken")
+    assert "NameError" in str(caught.value) and any(
+        line.startswith("> ") and "wait(" in line for line in str(caught.value).splitlines()
+    )
+    assert not (tmp_path / "broken").exists()
+
+
+def test_weights_are_the_modules(small_artifact, small_module):
+    from whisper2max.runtime.weights import map_weights
+
+    weights = map_weights(small_artifact.file("weights.safetensors"))
+    assert not weights["encoder.conv1.bias"].flags.writeable
+    tokens = small_module.model.decoder.embed_tokens.weight.detach().numpy()
+    np.testing.assert_array_equal(weights["decoder.token_embedding.weight"], tokens)
+    assert passes.PASSES.keys() == {"float32"}

@@ -1,0 +1,105 @@
+"""A loaded artifact as applications use it, with the real tiny.en."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from whisper2max.errors import UsageError
+from whisper2max.runtime.audio import load_audio
+from whisper2max.runtime.decoding import DecodingOptions
+from whisper2max.samples import SPEECH, TRANSCRIPT
+
+
+def words(text: str) -> list[str]:
+    return "".join(letter for letter in text.lower() if letter.isalpha() or letter == " ").split()
+
+
+def window(samples: np.ndarray) -> np.ndarray:
+    padded = np.zeros(480_000, np.float32)
+    padded[: len(samples)] = samples[:480_000]
+    return padded
+
+
+def test_transcribes_the_shipped_sample(tiny_en):
+    segments, info = tiny_en.transcribe(SPEECH)
+    segments = list(segments)
+    assert words("".join(segment.text for segment in segments)) == words(TRANSCRIPT)
+    assert info.language == "en"
+    assert 0 <= segments[0].start < segments[-1].end <= info.duration + 0.5
+
+
+def test_stages_have_the_shapes_of_the_contract(tiny_en):
+    dims = tiny_en.engine.dims
+    mel = tiny_en.log_mel(window(load_audio(SPEECH)))
+    assert mel.shape == (80, 3000) and mel.dtype == np.float32
+    states = tiny_en.encode(mel[None])
+    assert states.shape == (1, dims.n_audio_ctx, dims.n_audio_state)
+    tokens = np.array([[tiny_en.tokenizer.special.sot, tiny_en.tokenizer.special.no_timestamps, 383]], np.int64)
+    logits = tiny_en.logits(tokens, states)
+    assert logits.shape == (1, 3, dims.n_vocab) and np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.log_mel(np.zeros(1000, np.float32)), "480000"),
+        (lambda model: model.encode(np.zeros((1, 128, 3000), np.float32)), r"\[batch, 80, 3000\]"),
+        (lambda model: model.encode(np.zeros((1, 80, 3000))), "float64"),
+        (lambda model: model.logits(np.zeros((1, 0), np.int64), np.zeros((1, 1500, 384), np.float32)), "0 tokens"),
+        (lambda model: model.logits(np.full((1, 2), 60000), np.zeros((1, 1500, 384), np.float32)), "51863"),
+        (lambda model: model.logits(np.zeros((2, 2), np.int64), np.zeros((1, 1500, 384), np.float32)), "1 rows"),
+    ],
+)
+def test_wrong_shapes_are_explained(tiny_en, call, message):
+    with pytest.raises(UsageError, match=message):
+        call(tiny_en)
+
+
+def test_rows_decoded_together_give_the_tokens_they_give_alone(tiny_en):
+    samples = load_audio(SPEECH)
+    cuts = [samples, samples[: len(samples) // 3], samples[len(samples) // 2 :], np.zeros(16_000, np.float32)]
+    prompts = ["", "Ships and lighthouses.", "The weather report said it would rain all day long.", ""]
+    mel = np.stack([tiny_en.log_mel(window(cut)) for cut in cuts])
+    options = [DecodingOptions(prompt=tiny_en.tokenizer.encode(" " + prompt) if prompt else None) for prompt in prompts]
+    together = [result.tokens for result in tiny_en.decode(mel, options)]
+    alone = [tiny_en.decode(mel[row : row + 1], options[row : row + 1])[0].tokens for row in range(len(cuts))]
+    assert together == alone
+    assert len({len(tokens) for tokens in alone}) > 1, "the rows should finish at different steps"
+
+
+def test_threads_do_not_mix_their_caches(tiny_en):
+    samples = load_audio(SPEECH)
+    pieces = [samples, samples[len(samples) // 2 :], samples[: len(samples) // 2]]
+
+    def text(piece):
+        return "".join(segment.text for segment in tiny_en.transcribe(piece)[0])
+
+    alone = [text(piece) for piece in pieces]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(text, pieces * 2)) == alone * 2
+
+
+def test_a_fresh_process_needs_no_torch(tiny_en_artifact):
+    program = f"""
+import sys
+for name in ("torch", "transformers", "jinja2", "whisper", "mojo"):
+    sys.modules[name] = None
+import whisper2max
+model = whisper2max.load({str(tiny_en_artifact.path)!r}, cpu_threads=1)
+print("".join(segment.text for segment in model.transcribe({str(SPEECH)!r})[0]))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert words(result.stdout) == words(TRANSCRIPT)
+
+
+def test_one_thread_pool_per_process(tiny_en, tiny_en_artifact):
+    import whisper2max
+
+    with pytest.raises(UsageError, match="already runs MAX"):
+        whisper2max.load(tiny_en_artifact.path, cpu_threads=1)
+    with pytest.raises(UsageError, match="cpu_threads is -1"):
+        whisper2max.load(tiny_en_artifact.path, cpu_threads=-1)

@@ -1,0 +1,77 @@
+"""Real weights and recorded clips, and openai-whisper on the same weights as the judge."""
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import whisper.model
+
+import whisper2max
+from whisper2max.checkpoints import open_size
+from whisper2max.runtime.audio import load_audio
+from whisper2max.walker import walk
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
+@dataclass(frozen=True)
+class Clip:
+    name: str
+    language: str
+    transcript: str
+    trusted: bool
+    samples: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def clips(shared_audio) -> list[Clip]:
+    """Every clip of the shared folder."""
+    with (shared_audio / "INDEX.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [
+        Clip(row["file"], row["language"], row["reference"], row["trust"] == "A", load_audio(shared_audio / row["file"]))
+        for row in rows
+    ]
+
+
+def openai_whisper(size: str) -> whisper.model.Whisper:
+    """openai-whisper's own model with the packaged weights of a size."""
+    checkpoint = open_size(size)
+    walked = walk(checkpoint.module, checkpoint.dims)
+    model = whisper.model.Whisper(whisper.model.ModelDimensions(**checkpoint.dims.to_dict()))
+    model.load_state_dict(walked.tensors)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def base_artifact(tmp_path_factory):
+    return whisper2max.convert(size="base", output=tmp_path_factory.mktemp("base") / "base")
+
+
+@pytest.fixture(scope="session")
+def base(base_artifact):
+    return whisper2max.load(base_artifact.path)
+
+
+@pytest.fixture(scope="session")
+def base_reference():
+    return openai_whisper("base")
+
+
+@pytest.fixture(scope="session")
+def tiny_en(tmp_path_factory):
+    return whisper2max.load(whisper2max.convert(size="tiny.en", output=tmp_path_factory.mktemp("tiny") / "tiny.en").path)
+
+
+@pytest.fixture(scope="session")
+def tiny_en_reference():
+    return openai_whisper("tiny.en")

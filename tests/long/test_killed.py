@@ -1,0 +1,94 @@
+"""SIGKILL at seeded points of convert and compile: always the complete old artifact or the complete new one."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from small_models import VARIANTS, transformers_module
+
+from whisper2max.artifact import open_artifact
+
+COMMAND = str(Path(sys.executable).with_name("whisper2max"))
+POINTS = 20
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Two Hugging Face directories of tiny dimensions with other weights."""
+    directories = []
+    for seed in (1, 2):
+        directory = tmp_path_factory.mktemp("checkpoint") / f"seed{seed}"
+        transformers_module(VARIANTS["multilingual_80_mels"], seed=seed).save_pretrained(directory)
+        directories.append(directory)
+    return directories
+
+
+def convert_command(checkpoint, output):
+    return [COMMAND, "convert", "--checkpoint", checkpoint, "--output", output, "--force"]
+
+
+def weights_of(artifact) -> torch.Tensor:
+    return safetensors.torch.load_file(artifact.file("weights.safetensors"))["encoder.conv1.bias"]
+
+
+def kill_at_points(command_of, seconds, check):
+    """Start the command again and again, kill it at seeded moments, and check what is left."""
+    generator = random.Random(20)
+    killed = 0
+    for point in range(POINTS):
+        moment = seconds * (point + generator.random()) / POINTS
+        process = subprocess.Popen(command_of(point), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+        check(point)
+    return killed
+
+
+def test_convert(checkpoints, tmp_path):
+    output = tmp_path / "artifact"
+    started = time.monotonic()
+    subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
+    subprocess.run(convert_command(checkpoints[1], output), check=True, capture_output=True)
+    seconds = (time.monotonic() - started) / 2
+    expected = [
+        safetensors.torch.load_file(path / "model.safetensors")["model.encoder.conv1.bias"] for path in checkpoints
+    ]
+    seen = []
+
+    def check(point):
+        weights = weights_of(open_artifact(output))
+        seen.append([torch.equal(weights, each) for each in expected].index(True))
+
+    killed = kill_at_points(lambda point: convert_command(checkpoints[point % 2], output), seconds, check)
+    print(f"convert: {killed} of {POINTS} killed within {seconds:.1f} s, artifacts seen: {seen}")
+    assert killed >= POINTS // 2
+    subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"], "leftovers of killed runs should be removed"
+
+
+def test_compile(checkpoints, tmp_path):
+    output = tmp_path / "artifact"
+    subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
+    command = [COMMAND, "compile", output]
+    started = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = time.monotonic() - started
+
+    def check(point):
+        open_artifact(output, warn_unverified=False)
+
+    killed = kill_at_points(lambda point: command, seconds, check)
+    print(f"compile: {killed} of {POINTS} killed within {seconds:.1f} s")
+    assert killed >= POINTS // 2
+    subprocess.run(command, check=True, capture_output=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

