@@ -97,7 +97,12 @@ def _decode(source: str | io.BytesIO, name: str) -> np.ndarray:
             raise AudioError(
                 f"{name} has no audio stream: a {container.format.long_name} file without sound."
             )
-        pieces = [frame.to_ndarray()[0] for frame in _resampled(_frames(container, stream, name))]
+        try:
+            pieces = [frame.to_ndarray()[0] for frame in _resampled(_frames(container, stream, name))]
+        except av.error.FFmpegError as error:
+            raise AudioError(
+                f"{name} cannot be converted to 16 kHz mono ({_reason(error)}); the header of the file is damaged."
+            ) from error
     if not any(piece.size for piece in pieces):
         raise AudioError(
             f"{name} holds 0 samples of audio; the file is a header without sound, or its sound is damaged."

@@ -22,15 +22,19 @@ class Model:
         artifact: the opened artifact.
         engine: its compiled graphs.
         tokenizer: its tokenizer.
+        generation: its generation settings, the content of generation.json.
     """
 
     def __init__(self, artifact: Artifact, cpu_threads: int = 0):
         self.artifact = artifact
         self.tokenizer = Tokenizer.from_json(artifact.tokenizer_json(), artifact.dims.n_vocab)
+        self.generation = artifact.generation()
         self.engine = Engine(artifact.path, artifact.dims, cpu_threads)
 
     def transcribe(self, audio: AudioInput, **options) -> tuple[Iterator[Segment], TranscriptionInfo]:
         """Transcribe a recording of any length; options as in `whisper2max.runtime.transcribe.transcribe`.
+
+        Tokens that the checkpoint suppresses are suppressed unless `suppress_tokens` says otherwise.
 
         Args:
             audio: a path, a binary file, encoded bytes, or float32 samples at 16 kHz.
@@ -38,13 +42,16 @@ class Model:
         Returns:
             The segments, decoded while they are iterated, and what is known about the whole recording.
         """
+        options.setdefault("suppress_tokens", tuple(self.generation["suppress_tokens"]))
         return transcribe(self.engine, self.tokenizer, load_audio(audio), **options)
 
     def log_mel(self, samples: np.ndarray) -> np.ndarray:
         """The spectrogram of one window: float32 [480000] at 16 kHz -> float32 [n_mels, 3000]."""
         wanted = self.engine.dims.n_frames * HOP_LENGTH
         if samples.shape != (wanted,) or samples.dtype != np.float32:
-            raise UsageError(f"samples are {samples.dtype} {list(samples.shape)}, expected float32 [{wanted}] at 16 kHz")
+            raise UsageError(
+                f"samples are {samples.dtype} {list(samples.shape)}, expected float32 [{wanted}] at 16 kHz"
+            )
         return log_mel(samples, self.engine.dims.n_mels)
 
     def encode(self, mel: np.ndarray) -> np.ndarray:

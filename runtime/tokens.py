@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import tokenizers
+
 from whisper2max.errors import TokenizerError, UsageError
 
 N_TIMESTAMPS = 1501
@@ -154,7 +155,12 @@ class Tokenizer:
         if not all(token.get("special") for token in added):
             document["added_tokens"] = [{**token, "special": True} for token in added]
             text = json.dumps(document)
-        encoding = tokenizers.Tokenizer.from_str(text if isinstance(text, str) else bytes(text).decode())
+        try:
+            encoding = tokenizers.Tokenizer.from_str(text if isinstance(text, str) else bytes(text).decode())
+        except Exception as error:
+            raise TokenizerError(
+                f"the tokenizers library cannot read tokenizer.json: {error}. {REMEDY}"
+            ) from error
         encoding.encode_special_tokens = True
         encoding.no_truncation()
         encoding.no_padding()
@@ -254,7 +260,8 @@ def _parse(text: str | bytes) -> dict:
     try:
         document = json.loads(text)
         vocab, added = document["model"]["vocab"], document["added_tokens"]
-        well_formed = isinstance(vocab, dict) and all({"id", "content"} <= token.keys() for token in added)
+        ids = [*vocab.values(), *(token["id"] for token in added)]
+        well_formed = all(type(token) is int for token in ids) and all("content" in token for token in added)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TokenizerError(
             f"the tokenizer is not a tokenizer.json of the tokenizers library: {error!r}. {REMEDY}"

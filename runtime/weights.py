@@ -28,7 +28,9 @@ def map_weights(path: Path) -> dict[str, np.ndarray]:
         header.pop("__metadata__", None)
         return {name: _view(mapped, start, entry) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path.name} is not a valid safetensors file: {error}. Convert the model again.") from error
+        raise ArtifactError(
+            f"{path.name} is not a valid safetensors file: {error}. Convert the model again."
+        ) from error
 
 
 def _view(mapped: mmap.mmap, start: int, entry: dict) -> np.ndarray:

@@ -151,9 +151,7 @@ def _check_is_artifact_directory(path: Path) -> None:
             f"{path} does not exist. `whisper2max convert` makes an artifact, by default under artifacts/."
         )
     if not path.is_dir():
-        raise ArtifactError(
-            f"{path} is a file; an artifact is a directory with a {MANIFEST}. Name that directory."
-        )
+        raise ArtifactError(f"{path} is a file; an artifact is a directory with a {MANIFEST}. Name that directory.")
     if path.resolve().name.endswith(FAILED_SUFFIX) or os.path.lexists(path / FAILED_MARKER):
         raise ArtifactError(
             f"{path} is what a failed conversion left behind and cannot be loaded. {FAILED_MARKER} in it "

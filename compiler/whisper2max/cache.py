@@ -313,9 +313,7 @@ def _private_directory(path: Path) -> Path:
         path.mkdir(mode=0o700, exist_ok=True)
         status = path.stat()
     except OSError as error:
-        raise UsageError(
-            f"The cache of compiled graphs cannot be kept in {path} ({error}). {_CHOOSE}"
-        ) from error
+        raise UsageError(f"The cache of compiled graphs cannot be kept in {path} ({error}). {_CHOOSE}") from error
     if status.st_uid != os.geteuid():
         raise UsageError(
             f"The cache directory {path} belongs to another user (id {status.st_uid}), who could put native "

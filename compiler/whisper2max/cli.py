@@ -28,7 +28,9 @@ app.add_typer(cache_app, name="cache")
 console = Console(stderr=True, highlight=False)
 
 ArtifactPath = Annotated[Path, typer.Argument(help="Directory that convert wrote.", show_default=False)]
-Audio = Annotated[list[Path], typer.Option("--audio", help="Judge on this file instead of the shipped sample; repeatable.")]
+Audio = Annotated[
+    list[Path], typer.Option("--audio", help="Judge on this file instead of the shipped sample; repeatable.")
+]
 TokenizerOption = Annotated[
     str | None, typer.Option("--tokenizer", help="tokenizer.json, a directory that holds one, or a hub id.")
 ]
@@ -168,8 +170,12 @@ def transcribe(
     audio: Annotated[list[str], typer.Argument(help="Audio files.", show_default=False)],
     language: Annotated[str | None, typer.Option("--language", help="Code or name; detected by default.")] = None,
     task: Annotated[Task, typer.Option("--task")] = Task.transcribe,
-    initial_prompt: Annotated[str | None, typer.Option("--initial_prompt", help="Text before the first window.")] = None,
-    condition_on_previous_text: Annotated[bool, typer.Option("--condition_on_previous_text/--no_condition_on_previous_text")] = True,
+    initial_prompt: Annotated[
+        str | None, typer.Option("--initial_prompt", help="Text before the first window.")
+    ] = None,
+    condition_on_previous_text: Annotated[
+        bool, typer.Option("--condition_on_previous_text/--no_condition_on_previous_text")
+    ] = True,
     without_timestamps: Annotated[bool, typer.Option("--without_timestamps")] = False,
     no_speech_threshold: Annotated[float, typer.Option("--no_speech_threshold")] = 0.6,
     logprob_threshold: Annotated[float, typer.Option("--logprob_threshold")] = -1.0,

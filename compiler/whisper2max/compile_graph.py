@@ -28,7 +28,9 @@ def compile_graph(model_py: Path, kernels: Path, name: str, output: Path) -> Non
     try:
         compiled = InferenceSession(devices=[CPU()]).compile(graph)
     except RuntimeError as error:
-        raise BuildError(f"MAX did not compile graph {name!r} of {model_py.name}: {error.__cause__ or error}") from error
+        raise BuildError(
+            f"MAX did not compile graph {name!r} of {model_py.name}: {error.__cause__ or error}"
+        ) from error
     compiled.export_mef(output)
 
 

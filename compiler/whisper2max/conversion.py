@@ -73,7 +73,9 @@ def convert(
     publication = Publication(output, force)
     with publication as staging:
         source = _open(size, checkpoint, module, tokenizer, random_init, say)
-        say(f"checkpoint: {source.source['format']}, {source.source['name']}, stored as {source.source['stored_dtype']}")
+        say(
+            f"checkpoint: {source.source['format']}, {source.source['name']}, stored as {source.source['stored_dtype']}"
+        )
         walked = write_sources(staging, source, dtype)
         say(f"walked {len(walked.source_paths)} modules and tensors, wrote model.py and weights")
         target = native_target()

@@ -121,11 +121,7 @@ class GraphSpec:
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Shape of every weight by name, in data order."""
-        return {
-            name: shape
-            for path, node in self.nodes.items()
-            for name, shape in node.parameters(path).items()
-        }
+        return {name: shape for path, node in self.nodes.items() for name, shape in node.parameters(path).items()}
 
     def with_nodes(self, changed: Mapping[str, Node]) -> "GraphSpec":
         """The same spec with some nodes replaced."""
@@ -231,8 +227,7 @@ def _differences(node: Node, expected: Node) -> list[str]:
     return [
         f"{field.name} is {getattr(node, field.name)!r}, expected {getattr(expected, field.name)!r}"
         for field in fields(node)
-        if field.name not in _DECIDED_BY_CHECKPOINT
-        and getattr(node, field.name) != getattr(expected, field.name)
+        if field.name not in _DECIDED_BY_CHECKPOINT and getattr(node, field.name) != getattr(expected, field.name)
     ]
 
 

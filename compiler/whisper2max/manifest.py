@@ -110,9 +110,7 @@ def write_manifest(directory: Path, fields: dict[str, Any]) -> None:
         )
     digests = _hash_all(directory, names)
     manifest = {"format_version": FORMAT_VERSION, **fields}
-    manifest["files"] = {
-        name: {"sha256": digests[name], "bytes": (directory / name).stat().st_size} for name in names
-    }
+    manifest["files"] = {name: {"sha256": digests[name], "bytes": (directory / name).stat().st_size} for name in names}
     manifest["digest"] = manifest_digest(json.loads(json.dumps(manifest, allow_nan=False)))
     text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
     # Unlinked first: the old manifest may be shared with another directory by a hard link.

@@ -164,8 +164,7 @@ class Publication:
             if os.path.lexists(parent):
                 if not parent.is_dir():
                     raise UsageError(
-                        f"{self.output} cannot be made: {parent} is a file. Choose an --output in a "
-                        "directory."
+                        f"{self.output} cannot be made: {parent} is a file. Choose an --output in a directory."
                     )
                 break
             missing.append(parent)
@@ -192,9 +191,7 @@ class Publication:
                 "--output, or move that directory away."
             )
         if not self._force:
-            raise UsageError(
-                f"{self.output} exists already. Give --force to replace it, or choose another --output."
-            )
+            raise UsageError(f"{self.output} exists already. Give --force to replace it, or choose another --output.")
         return True
 
     def _check_failed_replaceable(self) -> None:
@@ -240,8 +237,7 @@ class Publication:
         staging = self._partial.path
         if not (staging / MANIFEST).is_file():
             raise ArtifactError(
-                f"Nothing was published as {self.output}: no {MANIFEST} was written. This is an error in "
-                "whisper2max."
+                f"Nothing was published as {self.output}: no {MANIFEST} was written. This is an error in whisper2max."
             )
         check_listing(staging, read_manifest(staging))
         sync_tree(staging)

@@ -1,6 +1,5 @@
 """Generated source on the way to being run: check it, load it, and show it when it fails."""
 
-import importlib.util
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -21,15 +20,17 @@ def check_source(source: str, name: str) -> None:
 
 
 def load_source(path: Path) -> ModuleType:
-    """Run generated source as a module of its own.
+    """Run generated source as a module of its own; no bytecode is written beside it.
 
     Raises:
         BuildError: running it raised; shows the numbered lines.
     """
-    spec = importlib.util.spec_from_file_location("whisper2max_generated_model", path)
-    module = importlib.util.module_from_spec(spec)
+    source = path.read_text(encoding="utf-8")
+    check_source(source, path.name)
+    module = ModuleType("whisper2max_generated_model")
+    module.__file__ = str(path)
     with explained(path):
-        spec.loader.exec_module(module)
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     return module
 
 

@@ -66,6 +66,7 @@ class Hub:
                     return 404, b"{}", {"X-Error-Code": "RevisionNotFound"}
                 content = self._listing() if "/tree/" in prefix else self._info()
                 return 200, json.dumps(content).encode(), {"Content-Type": "application/json"}
+        path = path.replace("/resolve/main/", f"/resolve/{COMMIT}/")
         prefix = f"/{self.repository}/resolve/{COMMIT}/"
         if path.startswith(prefix) and (self.folder / path.removeprefix(prefix)).is_file():
             content = (self.folder / path.removeprefix(prefix)).read_bytes()
@@ -133,10 +134,13 @@ def test_a_hub_id_downloads_what_is_needed_and_nothing_else(toy, write, serve, s
 
 def test_the_second_time_nothing_is_asked(toy, write, serve, same_weights):
     server = serve(write.huggingface(toy))
-    open_checkpoint("someone/whisper-toy@main")
+    open_checkpoint("someone/whisper-toy")
     server.requests.clear()
     server.status = 503
-    same_weights(toy, open_checkpoint(f"someone/whisper-toy@{COMMIT}"))
+    for reference in ("someone/whisper-toy", "someone/whisper-toy@main", f"someone/whisper-toy@{COMMIT}"):
+        checkpoint = open_checkpoint(reference)
+        assert checkpoint.source["revision"] == COMMIT
+    same_weights(toy, checkpoint)
     assert server.requests == []
 
 
@@ -191,7 +195,7 @@ def test_a_tokenizer_by_hub_id(toy, write, serve, no_tokenizers):
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("someone/nothing", "neither a path here nor a model on"),
+        ("someone/nothing", "There is no directory someone/nothing.*neither a path here nor a model on"),
         ("someone/whisper-toy@v9", "no such revision"),
     ],
 )

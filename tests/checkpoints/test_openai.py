@@ -74,6 +74,12 @@ def test_a_truncated_file_is_refused(toy, write, kept):
         open_checkpoint(path)
 
 
+def test_a_pointer_in_the_place_of_the_file_is_recognised(tmp_path):
+    (tmp_path / "base.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\n")
+    with pytest.raises(CheckpointError, match="base.pt is a git-LFS pointer"):
+        open_checkpoint(tmp_path / "base.pt")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

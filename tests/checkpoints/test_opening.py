@@ -40,6 +40,8 @@ def test_hub_ids(reference):
     assert hub.is_hub_id(reference)
 
 
-@pytest.mark.parametrize("reference", ["base", "/abs/path", "./here/there", "a/b/c", "~/models/x", "a/"])
+@pytest.mark.parametrize(
+    "reference", ["base", "/abs/path", "checkpoints/base.pt", "./here/there", "a/b/c", "~/models/x", "a/"]
+)
 def test_paths_are_not_hub_ids(reference):
     assert not hub.is_hub_id(reference)

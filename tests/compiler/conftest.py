@@ -1,5 +1,4 @@
 import pytest
-
 from small_models import VARIANTS, transformers_module
 
 

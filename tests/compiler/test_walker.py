@@ -72,7 +72,9 @@ def test_a_subclass_is_refused_by_name(small_dims, small_module):
         pass
 
     small_module.model.decoder.layers[0].self_attn.q_proj = Adapted(32, 32)
-    with pytest.raises(SpecError, match=r"model.decoder.layers.0.self_attn.q_proj is a .*Adapted, which has no converter"):
+    with pytest.raises(
+        SpecError, match=r"model.decoder.layers.0.self_attn.q_proj is a .*Adapted, which has no converter"
+    ):
         walk(small_module, small_dims)
 
 

@@ -35,9 +35,11 @@ def assert_one_paragraph(result, status, *parts):
 def test_transcribe_prints_and_writes(tiny_en_artifact, tmp_path):
     result = run("transcribe", tiny_en_artifact.path, SPEECH, "--output_format", "all", "--output_dir", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "lighthouse" in result.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {f"speech.{suffix}" for suffix in ("txt", "srt", "vtt", "tsv", "json")}
-    assert "lighthouse" in (tmp_path / "speech.srt").read_text()
+    assert "weather report" in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"speech.{suffix}" for suffix in ("txt", "srt", "vtt", "tsv", "json")
+    }
+    assert "weather report" in (tmp_path / "speech.srt").read_text()
 
 
 def test_inspect_artifact(small_artifact):
@@ -90,7 +92,11 @@ def test_a_changed_byte_in_any_file_is_refused(small_artifact, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "name", "message"),
-    [(b"", "empty.wav", "empty"), (b"This is no sound.\n" * 50, "text.mp3", "text.mp3"), (None, "absent.wav", "absent.wav")],
+    [
+        (b"", "empty.wav", "empty"),
+        (b"This is no sound.\n" * 50, "text.mp3", "text.mp3"),
+        (None, "absent.wav", "absent.wav"),
+    ],
 )
 def test_unusable_audio(tiny_en_artifact, tmp_path, content, name, message):
     path = tmp_path / name

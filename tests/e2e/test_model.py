@@ -61,7 +61,7 @@ def test_wrong_shapes_are_explained(tiny_en, call, message):
 def test_rows_decoded_together_give_the_tokens_they_give_alone(tiny_en):
     samples = load_audio(SPEECH)
     cuts = [samples, samples[: len(samples) // 3], samples[len(samples) // 2 :], np.zeros(16_000, np.float32)]
-    prompts = ["", "Ships and lighthouses.", "The weather report said it would rain all day long.", ""]
+    prompts = ["", "Ships and harbours.", "The weather report said it would rain all day long.", ""]
     mel = np.stack([tiny_en.log_mel(window(cut)) for cut in cuts])
     options = [DecodingOptions(prompt=tiny_en.tokenizer.encode(" " + prompt) if prompt else None) for prompt in prompts]
     together = [result.tokens for result in tiny_en.decode(mel, options)]

@@ -44,7 +44,9 @@ def test_rows_at_their_own_positions(cached_attention, length, positions):
     for row, position in enumerate(positions):
         for t in range(length):
             seen = position + t + 1
-            expected = attend(query[row, t], after[0][LAYER, row, :seen], after[1][LAYER, row, :seen], STATE // HEAD_DIM)
+            expected = attend(
+                query[row, t], after[0][LAYER, row, :seen], after[1][LAYER, row, :seen], STATE // HEAD_DIM
+            )
             np.testing.assert_allclose(got[row, t], expected, rtol=0, atol=1e-5)
 
 

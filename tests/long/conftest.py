@@ -38,7 +38,9 @@ def clips(shared_audio) -> list[Clip]:
     with (shared_audio / "INDEX.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     return [
-        Clip(row["file"], row["language"], row["reference"], row["trust"] == "A", load_audio(shared_audio / row["file"]))
+        Clip(
+            row["file"], row["language"], row["reference"], row["trust"] == "A", load_audio(shared_audio / row["file"])
+        )
         for row in rows
     ]
 
@@ -69,7 +71,9 @@ def base_reference():
 
 @pytest.fixture(scope="session")
 def tiny_en(tmp_path_factory):
-    return whisper2max.load(whisper2max.convert(size="tiny.en", output=tmp_path_factory.mktemp("tiny") / "tiny.en").path)
+    return whisper2max.load(
+        whisper2max.convert(size="tiny.en", output=tmp_path_factory.mktemp("tiny") / "tiny.en").path
+    )
 
 
 @pytest.fixture(scope="session")

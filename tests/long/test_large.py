@@ -20,6 +20,7 @@ def test_large_v3_at_full_dimensions(tmp_path):
     seconds = time.monotonic() - started
     assert os.waitstatus_to_exitcode(status) == 0
     artifact = open_artifact(output)
-    print(f"large-v3, random: {seconds:.0f} s, peak {usage.ru_maxrss / 2**20:.1f} GiB, parity {artifact.manifest['parity']}")
+    peak = usage.ru_maxrss / 2**20
+    print(f"large-v3, random: {seconds:.0f} s, peak {peak:.1f} GiB, parity {artifact.manifest['parity']}")
     assert artifact.dims.n_audio_layer == artifact.dims.n_text_layer == 32
     assert artifact.verified and artifact.manifest["parity"]["tokens"]["compared"] > 100

@@ -38,7 +38,9 @@ def test_english_recordings(base, base_reference, clips):
     assert sum(count for count, _ in different) <= 1, "\n".join(text for _, text in different)
 
 
-@pytest.mark.parametrize("options", [{"condition_on_previous_text": False}, {"initial_prompt": "President Bush, radio address."}])
+@pytest.mark.parametrize(
+    "options", [{"condition_on_previous_text": False}, {"initial_prompt": "President Bush, radio address."}]
+)
 def test_options_of_a_long_recording(base, base_reference, clips, options):
     clip = next(clip for clip in clips if clip.name.startswith("en_long"))
     assert ours(base, clip.samples, **options) == theirs(base_reference, clip.samples, **options)

@@ -72,10 +72,20 @@ def test_language_probabilities(base, base_reference, clips):
 def test_eight_clips_together_give_the_tokens_they_give_alone(base, clips):
     chosen = sorted(clips, key=lambda clip: len(clip.samples))[:: len(clips) // 8][:8]
     assert len({len(clip.samples) for clip in chosen}) == 8
-    prompts = ["", "Numbers.", "Poems by Shakespeare, read aloud.", "", "news " * 40, "Yes.", "", "A long story about ships"]
+    prompts = [
+        "",
+        "Numbers.",
+        "Poems by Shakespeare, read aloud.",
+        "",
+        "news " * 40,
+        "Yes.",
+        "",
+        "A long story about ships",
+    ]
     mel = np.stack([log_mel(next(windows(clip)), 80) for clip in chosen])
     options = [
-        DecodingOptions(language="en", prompt=base.tokenizer.encode(" " + prompt) if prompt else None) for prompt in prompts
+        DecodingOptions(language="en", prompt=base.tokenizer.encode(" " + prompt) if prompt else None)
+        for prompt in prompts
     ]
     together = base.decode(mel, options)
     alone = [base.decode(mel[row : row + 1], options[row : row + 1])[0] for row in range(8)]

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from whisper2max.errors import TokenizerError, UsageError
 from whisper2max.runtime.tokens import Tokenizer, language_code, timestamp_text
 
@@ -166,6 +167,10 @@ def misplace_a_timestamp(document):
     document["added_tokens"].append(dict(document["added_tokens"][-1], id=50363, content="<|0.02|>"))
 
 
+def damage_merges(document):
+    document["model"]["merges"][100] = "no-such-token neither-this"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -174,6 +179,7 @@ def misplace_a_timestamp(document):
         (leave_a_gap, "no token has the id 50255"),
         (give_an_id_twice, "id 7 to"),
         (misplace_a_timestamp, "50363, where timestamps belong"),
+        (damage_merges, "tokenizers library cannot read"),
     ],
 )
 def test_inconsistent_ids_are_refused(document, damage, message):

@@ -6,7 +6,8 @@
     checkpoint = random_checkpoint("large-v3", seed=0)
 
 To add a format, write a file with `matches(path)` and `open_path(path, tokenizer)` and name it in
-`opening.FORMATS`; docs/checkpoints.md has an example.
+`opening.FORMATS`. `open_path` reads dimensions and tensors, and hands the tensors to `assemble` with a
+function that spells canonical names as the format does; openai.py is the shortest example.
 
 Importing this package imports neither torch nor transformers: each name is fetched on first use.
 """

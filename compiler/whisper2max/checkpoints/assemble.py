@@ -57,7 +57,11 @@ def assemble(
         if fault is not None:
             faults.append(f"{sources[name]}: {fault}")
     embedding = tensors.get(sources["decoder.token_embedding.weight"])
-    if tied in tensors and embedding is not None and not torch.equal(tensors[tied], embedding):
+    if (
+        tied in tensors
+        and embedding is not None
+        and not torch.equal(tensors[tied].float(), embedding.float())
+    ):
         faults.append(
             f"{tied}: differs from {sources['decoder.token_embedding.weight']}, which Whisper ties it to"
         )

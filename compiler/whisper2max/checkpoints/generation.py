@@ -132,7 +132,8 @@ def _check_against_tokenizer(settings: dict, origin: str, tokenizer: Tokenizer) 
     stated = {}
     if isinstance(settings.get("no_timestamps_token_id"), int):
         stated["<|notimestamps|>"] = (settings["no_timestamps_token_id"], tokenizer.special.no_timestamps)
-    for text, token in (settings.get("lang_to_id") or {}).items():
+    languages = settings.get("lang_to_id")
+    for text, token in languages.items() if isinstance(languages, dict) else ():
         code = text.strip("<|>")
         stated[text] = (token, tokenizer.special.languages.get(FORMER_CODES.get(code, code)))
     differing = [

@@ -31,6 +31,7 @@ HUGGINGFACE_FILES = (
     "vocab.json",
 )
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(@[\w./-]+)?")
+FILE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".json")
 
 
 class HubError(CheckpointError):
@@ -39,7 +40,7 @@ class HubError(CheckpointError):
 
 def is_hub_id(reference: str) -> bool:
     """Whether a reference is written as a hub id: owner/name, or owner/name@revision."""
-    return HUB_ID.fullmatch(reference) is not None
+    return HUB_ID.fullmatch(reference) is not None and not reference.endswith(FILE_SUFFIXES)
 
 
 def fetch(
@@ -108,8 +109,8 @@ def needed_files(available: list[str]) -> list[str]:
         huggingface.SAFETENSORS,
         huggingface.SAFETENSORS_INDEX,
         CTRANSLATE2_MODEL,
-        *shards,
         huggingface.PICKLE,
+        huggingface.PICKLE_INDEX,
     ):
         if weights not in available:
             continue
@@ -141,6 +142,8 @@ def _download(repository: str, revision: str, say: Callable[[str], None]) -> Pat
         info = api.model_info(repository, revision=revision, timeout=CONNECT_SECONDS * 3)
         names = needed_files([file.rfilename for file in info.siblings])
         say(f"Downloading {repository} at {info.sha[:12]}: {', '.join(names)}")
+        # Asked for by its own name, a branch or tag is recorded in the cache and found there next time.
+        _download_file(repository, revision, names[0])
         return [_download_file(repository, info.sha, name) for name in names][0].parent
 
     return _guarded(repository, download)

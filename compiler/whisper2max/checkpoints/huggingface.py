@@ -184,10 +184,19 @@ def read_tensors(files: list[Path]) -> dict[str, torch.Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    with _open_safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _tensor_names(path: Path) -> list[str]:
+    with _open_safetensors(path) as file:
+        return list(file.keys())
+
+
+def _open_safetensors(path: Path) -> safetensors.safe_open:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
+        return safetensors.safe_open(path, framework="pt")
+    except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is truncated or not a safetensors file "
             f"({first_line(error)}); "
@@ -200,7 +209,7 @@ def _check_index(files: list[Path], shards: dict[str, str], index: Path) -> None
         return
     stored = {}
     for file in files:
-        stored |= dict.fromkeys(_read_safetensors(file), file.name)
+        stored |= dict.fromkeys(_tensor_names(file), file.name)
     differing = sorted(name for name in stored.keys() | shards.keys() if stored.get(name) != shards.get(name))
     if differing:
         raise CheckpointError(

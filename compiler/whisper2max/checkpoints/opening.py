@@ -28,7 +28,10 @@ def open_checkpoint(reference: str | Path, tokenizer: str | Path | None = None) 
     if path.exists():
         return open_path(path, tokenizer)
     if isinstance(reference, str) and hub.is_hub_id(reference):
-        folder, source = hub.fetch(reference)
+        try:
+            folder, source = hub.fetch(reference)
+        except hub.HubError as error:
+            raise hub.HubError(f"There is no directory {reference}; taken as a hub id: {error}") from error
         return open_path(folder, tokenizer, source)
     remedy = "Give the path of a .pt file or of a model directory, or a hub id such as openai/whisper-base."
     if str(reference) in SIZES:

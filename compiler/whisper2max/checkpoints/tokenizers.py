@@ -7,7 +7,6 @@ trained with; a vocabulary file beside the weights must agree with them.
 
 import base64
 import json
-from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -191,13 +190,18 @@ def _vocabulary_file(folder: Path) -> tuple[str, dict[int, str]] | None:
     if (folder / "vocab.json").exists():
         return "vocab.json", {token: text for text, token in read_json(folder / "vocab.json").items()}
     if (folder / "vocabulary.json").exists():
-        return "vocabulary.json", _numbered(json.loads((folder / "vocabulary.json").read_bytes()))
+        return "vocabulary.json", dict(enumerate(_read_list(folder / "vocabulary.json")))
     if (folder / "vocabulary.txt").exists():
-        return "vocabulary.txt", _numbered(
-            (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
-        )
+        lines = (folder / "vocabulary.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        return "vocabulary.txt", dict(enumerate(lines))
     return None
 
 
-def _numbered(texts: Collection[str]) -> dict[int, str]:
-    return dict(enumerate(texts))
+def _read_list(path: Path) -> list:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise TokenizerError(f"{path} is not JSON ({error}); download the checkpoint again.") from error
+    if not isinstance(content, list):
+        raise TokenizerError(f"{path} holds a JSON {type(content).__name__}, expected a list of tokens.")
+    return content

@@ -10,9 +10,7 @@ def conv1d(walk, module, path, source):
     walk.require(source, "groups", module.groups, 1)
     walk.require(source, "padding_mode", module.padding_mode, "zeros")
     walk.require(source, "bias", module.bias is not None, True)
-    node = Conv1d(
-        module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0], module.padding[0]
-    )
+    node = Conv1d(module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0], module.padding[0])
     walk.add(path, source, node)
     walk.claim(f"{path}.weight", f"{source}.weight", module.weight)
     walk.claim(f"{path}.bias", f"{source}.bias", module.bias)

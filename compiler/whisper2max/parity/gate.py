@@ -77,7 +77,9 @@ def judge_one(
 
     forced, session = engine.prompt(handle, fed, np.arange(fed.shape[1], dtype=np.int64)[None])
     logits_limits = (limits.logits_max_abs, limits.logits_rel_rmse)
-    rows.append(compare("prompt.logits", source_paths["decoder.token_embedding"], name, forced[0], expected, *logits_limits))
+    rows.append(
+        compare("prompt.logits", source_paths["decoder.token_embedding"], name, forced[0], expected, *logits_limits)
+    )
     tokens.append(_token_row(name, "prompt", forced[0, first:].argmax(-1).tolist(), greedy))
 
     stepped, session = engine.prompt(handle, fed[:, : first + 1], np.array([[first]], np.int64))

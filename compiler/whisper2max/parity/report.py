@@ -54,7 +54,9 @@ def compare(
             or not finite.
     """
     if got.shape != reference.shape:
-        raise ParityError(f"{path} on {input}: shape {list(got.shape)}, but the reference gives {list(reference.shape)}")
+        raise ParityError(
+            f"{path} on {input}: shape {list(got.shape)}, but the reference gives {list(reference.shape)}"
+        )
     if not reference.size or not np.isfinite(reference).all() or reference.min() == reference.max():
         raise ParityError(f"{path} on {input}: the reference is empty, constant or not finite, it proves nothing")
     difference = got.astype(np.float64) - reference

@@ -1,0 +1,52 @@
+"""docs/examples/base is what convert writes today."""
+
+import hashlib
+import json
+from dataclasses import fields
+
+import pytest
+
+from whisper2max.dims import ModelDimensions
+from whisper2max.emit import emit
+from whisper2max.ir import Conv1d, GraphSpec, expected_nodes
+from whisper2max.manifest import read_manifest
+from whisper2max.parity.report import SCHEMA_VERSION, ParityReport, Row, TokenRow
+from whisper2max.passes import PASSES
+
+REFRESH = "run `make examples`"
+
+
+@pytest.fixture
+def example(repository):
+    return repository / "docs" / "examples" / "base"
+
+
+def test_model_py_is_what_the_emitter_writes(example):
+    dims = ModelDimensions(**json.loads((example / "manifest.json").read_text())["dims"])
+    assert dims == ModelDimensions(80, 1500, 512, 8, 6, 51865, 448, 512, 8, 6)
+    nodes = {
+        path: Conv1d(**{**vars(node), "layout": "1kio"}) if isinstance(node, Conv1d) else node
+        for path, node in expected_nodes(dims)
+    }
+    assert (example / "model.py").read_text() == emit(GraphSpec(dims, "float32", nodes)), REFRESH
+
+
+def test_manifest_has_todays_schema_and_describes_the_files(example):
+    manifest = read_manifest(example)
+    assert manifest["verified"] and manifest["parity"]["passed"]
+    for name in ("model.py", "parity.json"):
+        digest = hashlib.sha256((example / name).read_bytes()).hexdigest()
+        assert digest == manifest["files"][name]["sha256"], REFRESH
+    summary = ParityReport("float32", "", (), (), ()).summary()
+    assert manifest["parity"].keys() == summary.keys(), REFRESH
+
+
+def test_parity_json_has_todays_schema(example):
+    report = json.loads((example / "parity.json").read_text())
+    assert report["schema_version"] == SCHEMA_VERSION, REFRESH
+    assert report.keys() == ParityReport("float32", "", (), (), ()).to_dict().keys(), REFRESH
+    assert report["dtype"] in PASSES
+    for row in report["layers"] + report["logits"]:
+        assert row.keys() == {field.name for field in fields(Row)}, REFRESH
+    for row in report["tokens"]["rows"]:
+        assert row.keys() == {field.name for field in fields(TokenRow)}, REFRESH
