@@ -94,9 +94,7 @@ def _decode(source: str | io.BytesIO, name: str) -> np.ndarray:
     with container:
         stream = container.streams.best("audio")
         if stream is None:
-            raise AudioError(
-                f"{name} has no audio stream: a {container.format.long_name} file without sound."
-            )
+            raise AudioError(f"{name} has no audio stream: a {container.format.long_name} file without sound.")
         try:
             pieces = [frame.to_ndarray()[0] for frame in _resampled(_frames(container, stream, name))]
         except av.error.FFmpegError as error:

@@ -258,9 +258,7 @@ class _Row:
         self.tokens.append(first + best)
         n_sampled = len(self.tokens) - self.sample_begin
         self.finished = (
-            self.tokens[-1] == self.special.eot
-            or n_sampled >= self.sample_len
-            or len(self.tokens) > self.n_text_ctx
+            self.tokens[-1] == self.special.eot or n_sampled >= self.sample_len or len(self.tokens) > self.n_text_ctx
         )
 
     def _apply_timestamp_rules(self, scores: np.ndarray) -> int:

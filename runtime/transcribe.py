@@ -144,12 +144,12 @@ def transcribe(
     mel = log_mel(samples, engine.dims.n_mels, padding=n_frames * HOP_LENGTH)
     first_states, probabilities = None, None
     if language is None:
-        first_states = engine.encode(pad_or_trim(mel, n_frames)[None])
+        # openai-whisper detects on a window padded with silence and decodes one padded with zeros; detecting
+        # on the latter saves a second encoding, and is what its own `decode` does
+        content_frames = min(mel.shape[1] - n_frames, n_frames)
+        first_states = engine.encode(pad_or_trim(mel[:, :content_frames], n_frames)[None])
         probabilities = detect_language(engine, first_states, tokenizer)[0]
         language = max(probabilities, key=probabilities.get)
-        if mel.shape[1] < 2 * n_frames:
-            # the padding of a short recording is silence here, but zeros in the window to be decoded
-            first_states = None
     info = TranscriptionInfo(
         language=language,
         language_probability=1.0 if probabilities is None else probabilities[language],

@@ -214,6 +214,7 @@ def test_a_vocabulary_of_its_own_is_not_replaced_by_a_known_tokenizer(toy, write
         ),
         ({"begin_suppress_tokens": "220"}, CheckpointError, "begin_suppress_tokens must be"),
         ({"alignment_heads": [[2, 0]]}, CheckpointError, "a layer below 2 and a head below 4"),
+        ({"alignment_heads": [[0.5, 0]]}, CheckpointError, "a layer below 2 and a head below 4"),
         ({"no_timestamps_token_id": 50363}, TokenizerError, "50362, generation_config.json says 50363"),
         ({"lang_to_id": {"<|de|>": 50261}}, TokenizerError, r"<\|de\|> is 50260, .* says 50261"),
     ],

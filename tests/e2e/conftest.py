@@ -7,7 +7,7 @@ import pytest
 
 import whisper2max
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))
+sys.path[:0] = [str(Path(__file__).parents[1] / area) for area in ("checkpoints", "compiler")]
 
 from small_models import VARIANTS, transformers_module  # noqa: E402
 

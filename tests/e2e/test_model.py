@@ -85,7 +85,7 @@ def test_threads_do_not_mix_their_caches(tiny_en):
 def test_a_fresh_process_needs_no_torch(tiny_en_artifact):
     program = f"""
 import sys
-for name in ("torch", "transformers", "jinja2", "whisper", "mojo"):
+for name in ("torch", "transformers", "jinja2", "whisper"):
     sys.modules[name] = None
 import whisper2max
 model = whisper2max.load({str(tiny_en_artifact.path)!r}, cpu_threads=1)

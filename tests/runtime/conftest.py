@@ -154,11 +154,6 @@ def tiny_en() -> TorchEngine:
 
 
 @pytest.fixture(scope="session")
-def base() -> TorchEngine:
-    return openai_model("base")
-
-
-@pytest.fixture(scope="session")
 def clips() -> dict[str, dict[str, str]]:
     """Rows of the shared clips' INDEX.tsv by file name, with their "path"."""
     index = AUDIO / "INDEX.tsv"

@@ -122,6 +122,8 @@ def build_empty(dims: ModelDimensions) -> torch.nn.Module:
 
 
 def _fault(tensor: torch.Tensor, shape: tuple[int, ...]) -> str | None:
+    if tensor.is_nested or tensor.is_meta or tensor.layout != torch.strided:
+        return "not a dense tensor with values of its own"
     if tuple(tensor.shape) != shape:
         transposed = " (transposed)" if tuple(tensor.shape) == shape[::-1] else ""
         return f"shape {list(tensor.shape)}{transposed}, expected {list(shape)}"

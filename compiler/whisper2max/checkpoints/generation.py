@@ -167,7 +167,10 @@ def _heads(settings: dict, origin: str, dims: ModelDimensions) -> list[list[int]
         return None
     limits = (dims.n_text_layer, dims.n_text_head)
     try:
-        inside = all(0 <= layer < limits[0] and 0 <= head < limits[1] for layer, head in heads)
+        pairs = [(layer, head) for layer, head in heads if type(layer) is type(head) is int]
+        inside = len(pairs) == len(heads) and all(
+            0 <= layer < limits[0] and 0 <= head < limits[1] for layer, head in pairs
+        )
     except (TypeError, ValueError):
         inside = False
     if not inside:

@@ -1,5 +1,6 @@
 """openai-whisper's .pt files: a zip archive of `dims` and `model_state_dict`, nothing else."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+SENTENCE_END = re.compile(r"(?<=\w)\. ")
 
 
 def matches(path: Path) -> bool:
@@ -65,15 +67,7 @@ def load_pickle(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
-        if "weights_only" in str(error) or "Weights only" in str(error):
-            reason = (
-                "it holds Python objects besides tensors, and running what a file brings along is not safe. "
-                "Save it "
-                "again as a state dict, or as safetensors"
-            )
-        else:
-            reason = "it is truncated or not a file that torch.save wrote; get it again from its source"
-        raise CheckpointError(f"{path} cannot be read: {reason}. ({first_line(error)})") from error
+        raise CheckpointError(f"{path} cannot be read: {_pickle_fault(error)}") from error
 
 
 def tensors_only(state: object, path: Path) -> dict[str, torch.Tensor]:
@@ -112,6 +106,20 @@ def read_dims(values: object, path: Path) -> ModelDimensions:
 
 
 def first_line(error: Exception) -> str:
-    """The type of an error and the first line of what it says."""
+    """The type of an error and the first sentence of what it says."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+    return f"{type(error).__name__}: {SENTENCE_END.split(lines[0])[0] if lines else ''}"[:200]
+
+
+def _pickle_fault(error: Exception) -> str:
+    """What a refusal of torch.load means. Its own advice, to load the file unsafely, is not passed on."""
+    text = str(error)
+    by_unpickler = "weights_only" in text or "Weights only" in text
+    if by_unpickler and "Unsupported operand" not in text:
+        asked_for = re.search(r"GLOBAL ([\w.]+)", text)
+        return (
+            f"it holds Python objects besides tensors{f' ({asked_for[1]})' if asked_for else ''}, and running "
+            "what a file brings along is not safe. Save it again as a state dict, or as safetensors."
+        )
+    reason = "" if by_unpickler else f" ({first_line(error)})"
+    return f"it is truncated or not a file that torch.save wrote{reason}; get it again from its source."

@@ -1,5 +1,6 @@
 """Which format a reference names: a file, a directory, or a hub id."""
 
+import os
 from pathlib import Path
 
 from whisper2max.checkpoints import ctranslate2, hub, huggingface, openai
@@ -24,8 +25,8 @@ def open_checkpoint(reference: str | Path, tokenizer: str | Path | None = None) 
         CheckpointError: the reference does not exist, is no Whisper, or is damaged.
         TokenizerError: there is no tokenizer, or it belongs to another model.
     """
-    path = Path(reference).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(reference))
+    if os.path.exists(path):
         return open_path(path, tokenizer)
     if isinstance(reference, str) and hub.is_hub_id(reference):
         try:

@@ -7,6 +7,7 @@ trained with; a vocabulary file beside the weights must agree with them.
 
 import base64
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -141,10 +142,10 @@ def split_token(token: bytes, rank_of: dict[bytes, int]) -> list[bytes]:
 
 
 def _read_given(given: str | Path) -> bytes:
-    path = Path(given).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(given))
+    if os.path.isdir(path):
         path = path / FILE_NAME
-    if path.exists():
+    if os.path.exists(path):
         return _read(path)
     from whisper2max.checkpoints import hub
 

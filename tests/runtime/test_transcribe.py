@@ -1,0 +1,199 @@
+import importlib
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import openai_segments
+
+from whisper2max.errors import UsageError
+from whisper2max.runtime.audio import load_audio
+from whisper2max.runtime.decoding import DecodingResult
+from whisper2max.runtime.transcribe import transcribe
+from whisper2max.runtime.writers import to_result
+
+SAME_NAME = {"log_prob_threshold": "logprob_threshold"}
+EXACT = ("id", "seek", "start", "end", "text", "tokens", "temperature", "compression_ratio")
+
+
+def run(engine, tokenizer, samples: np.ndarray, **options) -> dict:
+    segments, info = transcribe(engine, tokenizer, samples, **options)
+    return to_result(segments, info.language)
+
+
+def assert_same(ours: dict, theirs: dict) -> None:
+    assert ours["language"] == theirs["language"]
+    assert [{name: row[name] for name in EXACT} for row in ours["segments"]] == [
+        {name: row[name] for name in EXACT} for row in theirs["segments"]
+    ]
+    for our_row, their_row in zip(ours["segments"], theirs["segments"], strict=True):
+        assert list(our_row) == list(their_row)
+        assert our_row["avg_logprob"] == pytest.approx(their_row["avg_logprob"], abs=1e-4)
+        assert our_row["no_speech_prob"] == pytest.approx(their_row["no_speech_prob"], abs=1e-4)
+
+
+def assert_equals_openai(engine, tokenizer, samples, **options) -> tuple[dict, dict]:
+    ours = run(engine, tokenizer, samples, **options)
+    options = {SAME_NAME.get(name, name): value for name, value in options.items()}
+    if "suppress_tokens" in options:
+        options["suppress_tokens"] = list(options["suppress_tokens"])
+    theirs = openai_segments(engine, samples, **options)
+    assert_same(ours, theirs)
+    return ours, theirs
+
+
+# random models often hear no speech, and no window should be left out for it
+SPEAKING = {"no_speech_threshold": None}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SPEAKING,
+        {"language": "de", "task": "translate", "condition_on_previous_text": False, **SPEAKING},
+        {"language": "en", "initial_prompt": " Names: Łódź. ", "prefix": "So", **SPEAKING},
+        {"language": "en", "without_timestamps": True, "suppress_tokens": (-1, 11), **SPEAKING},
+        {"language": "en", "max_initial_timestamp": None, "log_prob_threshold": None, "no_speech_threshold": 1e-9},
+    ],
+    ids=["defaults", "translate", "prompts", "no timestamps", "silence"],
+)
+def test_equals_openai(random_multilingual, multilingual_tokenizer, noise, options):
+    assert_equals_openai(random_multilingual, multilingual_tokenizer, noise, **options)
+
+
+def test_english_only_equals_openai(random_english, english_tokenizer, noise):
+    ours, _ = assert_equals_openai(random_english, english_tokenizer, noise[:640_000], **SPEAKING)
+    assert ours["segments"] and ours["language"] == "en"
+
+
+def script(rng: np.random.Generator, begin: int) -> list[int]:
+    """Tokens of a window: text and timestamps in any order, as no rule would let them come."""
+    kinds = rng.integers(0, 4, rng.integers(0, 12))
+    times = np.sort(rng.integers(1, 1501, len(kinds)))
+    tokens = [begin, 1000] if rng.random() < 0.5 else []
+    for kind, time in zip(kinds, times.tolist(), strict=True):
+        tokens += {0: [1000], 1: [1000, begin + time], 2: [begin + time], 3: [begin + time] * 2}[int(kind)]
+    return [220 if rng.random() < 0.2 else token for token in tokens]
+
+
+class ScriptedModel:
+    """openai-whisper's model and our engine in one: whatever it hears, it says the next line of a script."""
+
+    is_multilingual, num_languages, device = True, 99, torch.device("cpu")
+
+    def __init__(self, dims, results: list[DecodingResult]):
+        self.dims, self.results = dims, results
+        self.prompts, self.windows = [], []
+
+    def encode(self, mel):
+        self.windows.append(mel[0])
+        return mel
+
+    def next_result(self, prompt) -> DecodingResult:
+        self.prompts.append(list(prompt))
+        return self.results[len(self.prompts) - 1]
+
+    def decode(self, mel, options):
+        self.windows.append(mel.numpy())
+        return self.next_result(options.prompt)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_loop_equals_openai_on_any_tokens(random_multilingual, multilingual_tokenizer, monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    begin = multilingual_tokenizer.special.timestamp_begin
+    mel = rng.normal(size=(80, 3000 + int(rng.integers(1, 12000)))).astype(np.float32)
+    results = [
+        DecodingResult("en", None, script(rng, begin), "", rng.uniform(-2, 0), rng.uniform(0, 1), 0.0, 1.5)
+        for _ in range(400)
+    ]
+    options = {
+        "language": "en",
+        "initial_prompt": rng.choice([None, "So"]),
+        "condition_on_previous_text": bool(rng.integers(0, 2)),
+        "no_speech_threshold": rng.choice([None, 0.6]),
+        "log_prob_threshold": rng.choice([None, -1.0]),
+    }
+    ours = ScriptedModel(random_multilingual.dims, results)
+    monkeypatch.setattr("whisper2max.runtime.transcribe.log_mel", lambda *_, **__: mel)
+    monkeypatch.setattr(
+        "whisper2max.runtime.transcribe.decode",
+        lambda engine, states, tokenizer, options: [engine.next_result(options[0].prompt)],
+    )
+    result = run(ours, multilingual_tokenizer, np.zeros(16000, np.float32), **options)
+
+    theirs = ScriptedModel(random_multilingual.dims, results)
+    # the function of the same name hides the module from a dotted path
+    module = importlib.import_module("whisper.transcribe")
+    monkeypatch.setattr(module, "log_mel_spectrogram", lambda *_, **__: torch.from_numpy(mel))
+    options = {SAME_NAME.get(name, name): value for name, value in options.items()}
+    expected = openai_segments(type("Engine", (), {"model": theirs}), np.zeros(16000, np.float32), **options)
+    assert_same(result, expected)
+    limit = random_multilingual.dims.n_text_ctx // 2 - 1
+    assert [prompt[-limit:] for prompt in ours.prompts] == [prompt[-limit:] for prompt in theirs.prompts]
+    assert len(ours.windows) == len(theirs.windows)
+    for our_window, their_window in zip(ours.windows, theirs.windows, strict=True):
+        np.testing.assert_array_equal(our_window, their_window)
+
+
+def test_what_is_known_before_the_text(random_multilingual, multilingual_tokenizer, noise):
+    random_multilingual.n_encoded = 0
+    segments, info = transcribe(random_multilingual, multilingual_tokenizer, noise)
+    assert random_multilingual.n_encoded == 1, "the language is detected before the first segment is asked for"
+    assert info.duration == 70.0
+    assert info.all_language_probs[0] == (info.language, info.language_probability)
+    assert sum(probability for _, probability in info.all_language_probs) == pytest.approx(1.0, abs=1e-5)
+    assert info.transcription_options.condition_on_previous_text
+    next(iter(segments), None)
+    assert random_multilingual.n_encoded == 1, "the first window is encoded once"
+
+    _, info = transcribe(random_multilingual, multilingual_tokenizer, noise, language="French")
+    assert (info.language, info.language_probability, info.all_language_probs) == ("fr", 1.0, None)
+
+
+def test_nothing_to_hear(random_english, english_tokenizer):
+    assert run(random_english, english_tokenizer, np.zeros(100, np.float32))["segments"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"language": "klingon"}, "such as en"),
+        ({"language": "yue"}, "not among the 99"),
+        ({"task": "summarise"}, "expected transcribe or translate"),
+        ({"suppress_tokens": (60000,)}, "suppress_tokens holds 60000"),
+        ({"initial_prompt": [60000]}, "outside of the vocabulary"),
+        ({"prefix": [7] * 500}, "shorten the prefix"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_at_once(random_multilingual, multilingual_tokenizer, noise, options, said):
+    with pytest.raises(UsageError, match=said):
+        transcribe(random_multilingual, multilingual_tokenizer, noise, **options)
+
+
+@pytest.mark.parametrize("options", [{"language": "de"}, {"task": "translate"}])
+def test_english_only_models_know_english(random_english, english_tokenizer, noise, options):
+    with pytest.raises(UsageError, match="English-only"):
+        transcribe(random_english, english_tokenizer, noise, **options)
+
+
+def test_options_that_do_not_exist_yet_are_not_accepted():
+    accepted = inspect.signature(transcribe).parameters
+    for name in ("beam_size", "best_of", "temperature", "vad_filter", "word_timestamps", "hotwords"):
+        assert name not in accepted
+
+
+def test_the_runtime_imports_no_torch():
+    modules = [f"whisper2max.runtime.{name}" for name in ("audio", "features", "decoding", "transcribe", "writers")]
+    unwanted = "{'torch', 'transformers', 'whisper', 'jinja2'}"
+    program = f"import sys, {', '.join(modules)}; assert not {unwanted} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_real_speech(tiny_en, english_tokenizer, clips):
+    samples = load_audio(clips["en_jfk.mp3"]["path"])
+    ours, theirs = assert_equals_openai(tiny_en, english_tokenizer, samples)
+    assert ours["text"] == theirs["text"]
+    assert "ask not what your country can do for you" in ours["text"]
