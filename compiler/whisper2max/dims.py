@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, fields
 
 from whisper2max.errors import CheckpointError
 
+_MOST_LAYERS = 1024
+
 
 @dataclass(frozen=True)
 class ModelDimensions:
@@ -42,6 +44,11 @@ class ModelDimensions:
                     "The configuration of the checkpoint is damaged or of another model."
                 )
         for side in ("audio", "text"):
+            if getattr(self, f"n_{side}_layer") > _MOST_LAYERS:
+                raise CheckpointError(
+                    f"n_{side}_layer is {getattr(self, f'n_{side}_layer')}, and no Whisper has more than "
+                    f"{_MOST_LAYERS} blocks. The configuration of the checkpoint is damaged."
+                )
             state, head = getattr(self, f"n_{side}_state"), getattr(self, f"n_{side}_head")
             if state % head:
                 raise CheckpointError(

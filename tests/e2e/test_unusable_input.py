@@ -68,9 +68,7 @@ def write(folder) -> Writers:
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
     """Everything under a folder, directories included."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def assert_one_paragraph(message: str) -> None:
@@ -346,9 +344,7 @@ def test_an_int8_ctranslate2_model(toy, write, refused):
             scale = 127 / tensor.abs().amax(dim=1)
             quantised |= {name: (tensor * scale[:, None]).round().to(torch.int8), f"{name}_scale": scale}
     path = write.ctranslate2(toy, variables=quantised)
-    refused(
-        CheckpointError, "model.bin is quantised", "linear_0/weight .* int8", "float16 or float32", checkpoint=path
-    )
+    refused(CheckpointError, "model.bin is quantised", "linear_0/weight .* int8", "float16 or float32", checkpoint=path)
 
 
 @pytest.mark.parametrize("below", ["artifact", "deeper/artifact"])

@@ -1,0 +1,27 @@
+"""Dimensions that no Whisper has are refused by name."""
+
+import pytest
+from small_models import VARIANTS
+
+from whisper2max.dims import ModelDimensions
+from whisper2max.errors import CheckpointError
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_vocab": 0}, "n_vocab is 0"),
+        ({"n_mels": 80.0}, "n_mels is 80.0"),
+        ({"n_text_layer": True}, "n_text_layer is True"),
+        ({"n_audio_layer": 10**9}, "n_audio_layer is 1000000000"),
+        ({"n_audio_head": 3}, "not a multiple of n_audio_head 3"),
+        ({"n_text_state": 64}, "differs from n_text_state 64"),
+    ],
+)
+def test_impossible_dimensions(small_dims, change, message):
+    with pytest.raises(CheckpointError, match=message):
+        ModelDimensions(**{**small_dims.to_dict(), **change})
+
+
+def test_frames_of_a_window():
+    assert {dims.n_frames for dims in VARIANTS.values()} == {3000}
