@@ -29,7 +29,7 @@ test: $(STAMP) ## the fast tests
 	$(BIN)/pytest -m "not slow"
 
 test-long: $(STAMP) ## the long tests: base weights, whole recordings, a fresh installation
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -rP
 
 examples: $(STAMP) ## rewrite docs/examples/base from a new conversion
 	$(BIN)/whisper2max convert --size base --force

@@ -246,7 +246,7 @@ def _need(*modules: str) -> None:
 def main() -> None:
     """Entry point of the `whisper2max` command."""
     warnings.showwarning = lambda message, *rest: say(f"warning: {message}")
-    debug = "--debug" in sys.argv
+    debug = sys.argv[1:2] == ["--debug"]
     try:
         app()
     except Whisper2MaxError as error:
