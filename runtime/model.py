@@ -1,6 +1,7 @@
 """A loaded artifact: what an application imports."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ from whisper2max.artifact import Artifact, open_artifact
 from whisper2max.errors import UsageError
 from whisper2max.runtime.audio import AudioInput, load_audio
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
-from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.features import HOP_LENGTH, log_mel
 from whisper2max.runtime.tokens import Tokenizer
 from whisper2max.runtime.transcribe import Segment, TranscriptionInfo, transcribe
@@ -26,6 +26,8 @@ class Model:
     """
 
     def __init__(self, artifact: Artifact, cpu_threads: int = 0):
+        from whisper2max.runtime.engine import Engine  # which imports MAX; `load` does so while it hashes
+
         self.artifact = artifact
         self.tokenizer = Tokenizer.from_json(artifact.tokenizer_json(), artifact.dims.n_vocab)
         self.generation = artifact.generation()
@@ -90,4 +92,8 @@ def load(artifact: str | Path, cpu_threads: int = 0) -> Model:
     Raises:
         ArtifactError: damaged, of another format or MAX version, or compiled for another CPU.
     """
-    return Model(open_artifact(artifact), cpu_threads)
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(open_artifact, artifact)
+        import whisper2max.runtime.engine  # noqa: F401
+
+        return Model(opening.result(), cpu_threads)
