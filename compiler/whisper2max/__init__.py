@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from whisper2max.conversion import convert
     from whisper2max.dims import ModelDimensions
     from whisper2max.errors import Whisper2MaxError
-    from whisper2max.parity.verify import verify
+    from whisper2max.verification import verify
     from whisper2max.runtime.model import load
 
 __all__ = ["ModelDimensions", "Whisper2MaxError", "__version__", "convert", "load", "verify"]
@@ -28,7 +28,7 @@ _HOMES = {
     "Whisper2MaxError": "whisper2max.errors",
     "convert": "whisper2max.conversion",
     "load": "whisper2max.runtime.model",
-    "verify": "whisper2max.parity.verify",
+    "verify": "whisper2max.verification",
 }
 
 

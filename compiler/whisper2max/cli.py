@@ -117,7 +117,7 @@ def verify(
 ) -> None:
     """Compare an artifact with the checkpoint it came from; exit status 1 when it differs."""
     _need("torch", "transformers")
-    from whisper2max.parity.verify import verify as run
+    from whisper2max.verification import verify as run
 
     report = run(artifact, checkpoint=checkpoint, tokenizer=tokenizer, audio=audio, say=say)
     _print_parity(report.summary())

@@ -33,7 +33,7 @@ def test_the_runtime_never_loads_the_converter():
 def test_public_functions_are_not_shadowed_by_submodules():
     code = (
         "import whisper2max, importlib, pkgutil\n"
-        "import whisper2max.conversion, whisper2max.parity.verify, whisper2max.runtime.model\n"
+        "import whisper2max.conversion, whisper2max.verification, whisper2max.runtime.model\n"
         "names = whisper2max.__all__\n"
         "submodules = {module.name for module in pkgutil.iter_modules(whisper2max.__path__)}\n"
         "print(*sorted(submodules & set(names)), *(n for n in ('convert', 'load', 'verify') "
@@ -45,7 +45,7 @@ def test_public_functions_are_not_shadowed_by_submodules():
 def test_every_public_name_exists():
     assert run(
         "from whisper2max import *; print(convert.__module__, verify.__module__, load.__module__)"
-    ) == ("whisper2max.conversion whisper2max.parity.verify whisper2max.runtime.model")
+    ) == ("whisper2max.conversion whisper2max.verification whisper2max.runtime.model")
 
 
 def test_an_unknown_name_is_an_attribute_error():
