@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from whisper2max.conversion import convert
     from whisper2max.dims import ModelDimensions
     from whisper2max.errors import Whisper2MaxError
-    from whisper2max.verification import verify
     from whisper2max.runtime.model import load
+    from whisper2max.verification import verify
 
 __all__ = ["ModelDimensions", "Whisper2MaxError", "__version__", "convert", "load", "verify"]
 

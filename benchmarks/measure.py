@@ -1,0 +1,30 @@
+"""Medians, and the conditions that a figure is worthless without."""
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+WARM_UP = 3
+
+
+def median_seconds(call: Callable[[int], object], runs: int) -> float:
+    """Median wall seconds of `call(number of the run)`, after a warm-up that is dropped."""
+    seconds = []
+    for number in range(WARM_UP + runs):
+        started = time.perf_counter()
+        call(number)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[WARM_UP:])
+
+
+def conditions() -> str:
+    """Processor, CPUs, versions and date on one line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("max", "whisper2max"))
+    cpus = len(os.sched_getaffinity(0))
+    return f"{names[0] if names else platform.machine()}, {cpus} CPUs, {versions}, {time.strftime('%Y-%m-%d')}"
