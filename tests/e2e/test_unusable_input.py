@@ -20,7 +20,7 @@ from whisper2max.checkpoints import random_checkpoint
 from whisper2max.conversion import convert
 from whisper2max.errors import ArtifactError, CheckpointError, TokenizerError, UsageError, Whisper2MaxError
 from whisper2max.manifest import manifest_digest
-from whisper2max.runtime import model
+from whisper2max.runtime import engine, model
 from whisper2max.samples import SPEECH
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 290403936\n"
@@ -396,7 +396,7 @@ def no_native_code(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("an unusable artifact reached the engine")
 
-    monkeypatch.setattr(model, "Engine", refuse)
+    monkeypatch.setattr(engine, "Engine", refuse)
 
 
 def of_another_format(directory: Path, version: object) -> Path:

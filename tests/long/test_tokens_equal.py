@@ -25,14 +25,13 @@ def windows(clip: Clip):
 def compare_windows(model, reference, clips) -> tuple[int, int, list[str]]:
     """(windows, tokens, differences) of greedy decoding with timestamps."""
     n_windows, n_tokens, differences = 0, 0, []
-    multilingual = model.tokenizer.special.multilingual
+    language = None if model.tokenizer.special.multilingual else "en"
+    options = whisper.DecodingOptions(fp16=False, temperature=0.0, language=language)
     for clip in clips:
         for index, samples in enumerate(windows(clip)):
             mel = log_mel(samples, model.engine.dims.n_mels)
-            theirs = whisper.decode(
-                reference, torch.from_numpy(mel), whisper.DecodingOptions(fp16=False, temperature=0.0)
-            )
-            (ours,) = model.decode(mel[None], [DecodingOptions(language=None if multilingual else "en")])
+            theirs = whisper.decode(reference, torch.from_numpy(mel), options)
+            (ours,) = model.decode(mel[None], [DecodingOptions(language=language)])
             n_windows += 1
             n_tokens += len(theirs.tokens)
             if ours.language != theirs.language:
