@@ -30,9 +30,9 @@ class Tolerances:
 TOLERANCES = {
     "float32": Tolerances(
         log_mel_max_abs=1e-5,
-        encoder_max_abs=2e-4,
+        encoder_max_abs=4e-4,
         encoder_rel_rmse=2e-5,
-        logits_max_abs=3e-4,
-        logits_rel_rmse=1e-4,
+        logits_max_abs=3e-5,
+        logits_rel_rmse=3e-5,
     )
 }
