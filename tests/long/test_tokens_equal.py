@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import whisper
-from conftest import Clip
 
 from whisper2max.runtime.decoding import DecodingOptions, detect_language
 from whisper2max.runtime.features import log_mel
@@ -12,7 +11,7 @@ from whisper2max.runtime.features import log_mel
 WINDOW = 480_000
 
 
-def windows(clip: Clip):
+def windows(clip):
     for start in range(0, len(clip.samples), WINDOW):
         piece = clip.samples[start : start + WINDOW]
         if len(piece) < 1600:
