@@ -94,6 +94,7 @@ def load(artifact: str | Path, cpu_threads: int = 0) -> Model:
     """
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(open_artifact, artifact)
+        # importing MAX takes as long as hashing the weights, so both happen at once
         import whisper2max.runtime.engine  # noqa: F401
 
         return Model(opening.result(), cpu_threads)

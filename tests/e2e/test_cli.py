@@ -58,9 +58,9 @@ def test_cache_lists_and_clears(tmp_path, small_artifact):
     assert "0 bytes freed" in run("cache", "clear", **empty).stdout
 
 
-def test_convert_fails_with_status_1_when_the_numbers_are_wrong(small_artifact):
-    """Through the command: verify of resealed wrong weights is in test_verify_and_compile."""
-    assert run("verify", small_artifact.path).returncode == 2
+def test_verify_without_a_checkpoint_to_compare_with(small_artifact):
+    result = run("verify", small_artifact.path)
+    assert result.returncode == 2 and "give --checkpoint" in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--temperature", "--beam_size", "--vad_filter", "--word_timestamps"])
