@@ -34,7 +34,7 @@ test-long: $(STAMP) ## the long tests: base weights, whole recordings, a fresh i
 examples: $(STAMP) ## rewrite docs/examples/base from a new conversion
 	$(BIN)/whisper2max convert --size base --force
 	mkdir -p docs/examples/base
-	cp artifacts/base/model.py artifacts/base/manifest.json artifacts/base/parity.json docs/examples/base/
+	cp artifacts/base/model.py artifacts/base/manifest.json artifacts/base/parity.json artifacts/base/parity.html docs/examples/base/
 
 lint: $(STAMP) ## ruff, without changing anything
 	$(BIN)/ruff check .

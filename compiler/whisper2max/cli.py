@@ -87,6 +87,9 @@ def convert(
         int | None, typer.Option("--random-init", metavar="SEED", help="Random weights at the dimensions of --size.")
     ] = None,
     audio: Audio = [],  # noqa: B006
+    keep_reference: Annotated[
+        bool, typer.Option("--keep-reference", help="Store parts of the reference for `verify --replay`.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing artifact.")] = False,
 ) -> None:
     """Convert a PyTorch Whisper to a MAX artifact and prove it against PyTorch."""
@@ -101,6 +104,7 @@ def convert(
         dtype=dtype.value,
         random_init=random_init,
         audio=audio,
+        keep_reference=keep_reference,
         force=force,
         say=say,
     )
@@ -114,16 +118,57 @@ def verify(
     checkpoint: CheckpointOption = None,
     tokenizer: TokenizerOption = None,
     audio: Audio = [],  # noqa: B006
+    isolated: Annotated[
+        bool, typer.Option("--isolated", help="Judge every block on the reference's own inputs too.")
+    ] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Compare with the kept reference instead; torch is not needed.")
+    ] = False,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Compare with this artifact instead; torch is not needed.")
+    ] = None,
+    report_to: Annotated[
+        Path | None, typer.Option("--report", help="Write parity.json and parity.html to this directory.")
+    ] = None,
 ) -> None:
     """Compare an artifact with the checkpoint it came from; exit status 1 when it differs."""
-    _need("torch", "transformers")
-    from whisper2max.verification import verify as run
+    of_torch = {"--checkpoint": checkpoint, "--tokenizer": tokenizer, "--isolated": isolated}
+    without_torch = {"--replay": replay, "--against": against}
+    chosen = [name for name, value in without_torch.items() if value]
+    useless = [name for name, value in of_torch.items() if value] if chosen else []
+    if replay and audio:
+        useless.append("--audio")
+    if len(chosen) > 1 or useless:
+        raise UsageError(f"{' and '.join([*chosen, *useless])} do not go together")
+    if chosen:
+        report = _compare_without_torch(artifact, against, audio, report_to)
+    else:
+        _need("torch", "transformers", "jinja2")
+        from whisper2max.verification import verify as run
 
-    report = run(artifact, checkpoint=checkpoint, tokenizer=tokenizer, audio=audio, say=say)
+        options = {"checkpoint": checkpoint, "tokenizer": tokenizer, "audio": audio, "isolated": isolated}
+        report = run(artifact, **options, report_to=report_to, say=say)
     _print_parity(report.summary())
     if not report.passed:
         console.print(report.explanation(), markup=False, soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _compare_without_torch(artifact: Path, against: Path | None, audio: list[Path], report_to: Path | None):
+    from whisper2max.comparison import compare_with, replay_artifact
+    from whisper2max.parity.inputs import load_inputs
+
+    if against is None:
+        report, inputs = replay_artifact(artifact, say)
+    else:
+        inputs = load_inputs(audio)
+        report = compare_with(artifact, against, inputs, say)
+    if report_to is not None:
+        _need("jinja2")
+        from whisper2max.parity.files import write_report
+
+        write_report(report_to, report, inputs)
+    return report
 
 
 @app.command()
@@ -227,12 +272,9 @@ def cache_clear() -> None:
 
 
 def _print_parity(summary: dict) -> None:
-    say(f"parity against {summary['reference']} on {', '.join(summary['inputs'])}:")
-    for path, worst in summary["worst"].items():
-        say(f"  {path:<16} max-abs {worst['max_abs']:.1e}   relative RMSE {worst['rel_rmse']:.1e}")
-    tokens = summary["tokens"]
-    say(f"  tokens equal     {tokens['equal']} of {tokens['compared']}")
-    say("passed" if summary["passed"] else "FAILED")
+    from whisper2max.parity.terminal import parity_table
+
+    console.print(parity_table(summary))
 
 
 def _need(*modules: str) -> None:

@@ -16,13 +16,12 @@ from whisper2max.build import compile_graphs, compiler_versions, copy_kernels
 from whisper2max.checkpoints import Checkpoint, from_module, open_checkpoint, open_size, random_checkpoint
 from whisper2max.emit import emit
 from whisper2max.errors import ParityError, UsageError
-from whisper2max.parity.gate import judge
+from whisper2max.ir import GraphSpec
+from whisper2max.parity.files import write_report
 from whisper2max.parity.inputs import load_inputs
-from whisper2max.parity.reference import Reference
-from whisper2max.parity.report import ParityReport
+from whisper2max.parity.taps import graph_taps
+from whisper2max.proof import prove
 from whisper2max.publication import Publication
-from whisper2max.runtime.engine import Engine
-from whisper2max.runtime.tokens import Tokenizer
 from whisper2max.target import native_target
 from whisper2max.walker import WalkedModule, walk
 
@@ -41,6 +40,7 @@ def convert(
     dtype: str = "float32",
     random_init: int | None = None,
     audio: Sequence[str | Path] = (),
+    keep_reference: bool = False,
     force: bool = False,
     say: Callable[[str], None] = silent,
 ) -> Artifact:
@@ -55,6 +55,7 @@ def convert(
         dtype: of the weights, a key of `passes.PASSES`.
         random_init: seed; the dimensions of `size` with random weights instead of its checkpoint.
         audio: files to judge on instead of the sample that comes with the package.
+        keep_reference: store parts of the reference in the artifact, so that it can be judged again without torch.
         force: replace an existing artifact.
         say: told about every stage.
 
@@ -76,13 +77,12 @@ def convert(
         say(
             f"checkpoint: {source.source['format']}, {source.source['name']}, stored as {source.source['stored_dtype']}"
         )
-        walked = write_sources(staging, source, dtype)
+        walked, spec = write_sources(staging, source, dtype)
         say(f"walked {len(walked.source_paths)} modules and tensors, wrote model.py and weights")
         target = native_target()
-        compile_graphs(staging, target, say)
-        say("comparing the compiled graphs with PyTorch")
-        report = judge_directory(staging, source, walked, dtype, inputs)
-        write_report(staging, report)
+        compile_graphs(staging, target, say, graph_taps(spec))
+        report = prove(staging, source, walked, dtype, inputs, versions(), say, keep_reference=keep_reference)
+        write_report(staging, report, inputs)
         if not report.passed:
             failed = publication.fail(report.explanation())
             raise ParityError(f"{report.explanation()} Nothing was published; {failed} keeps sources and report.")
@@ -102,8 +102,12 @@ def convert(
     return open_artifact(output)
 
 
-def write_sources(directory: Path, source: Checkpoint, dtype: str) -> WalkedModule:
-    """Write everything of an artifact that needs no compiler: graph, model.py, kernels, weights, tokenizer."""
+def write_sources(directory: Path, source: Checkpoint, dtype: str) -> tuple[WalkedModule, GraphSpec]:
+    """Write everything of an artifact that needs no compiler: graph, model.py, kernels, weights, tokenizer.
+
+    Returns:
+        What the walk found, and the graph after the passes of the dtype.
+    """
     walked = walk(source.module, source.dims)
     spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
     (directory / "model.py").write_text(emit(spec), encoding="utf-8")
@@ -113,22 +117,7 @@ def write_sources(directory: Path, source: Checkpoint, dtype: str) -> WalkedModu
     (directory / "tokenizer.json").write_bytes(source.tokenizer_json)
     generation = json.dumps(source.generation, indent=2, ensure_ascii=False)
     (directory / "generation.json").write_text(generation + "\n", encoding="utf-8")
-    return walked
-
-
-def judge_directory(
-    directory: Path, source: Checkpoint, walked: WalkedModule, dtype: str, inputs: list
-) -> ParityReport:
-    """Compare the graphs and weights in `directory` with the module they came from."""
-    tokenizer = Tokenizer.from_json(source.tokenizer_json, source.dims.n_vocab)
-    engine = Engine(directory, source.dims)
-    return judge(engine, Reference(source.module), tokenizer, inputs, dtype, walked.source_paths)
-
-
-def write_report(directory: Path, report: ParityReport) -> None:
-    """Write parity.json."""
-    (directory / "parity.json").unlink(missing_ok=True)
-    (directory / "parity.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return walked, spec
 
 
 def versions() -> dict[str, str]:

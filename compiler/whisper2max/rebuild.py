@@ -22,7 +22,7 @@ def rebuild(artifact: str | Path, say: Callable[[str], None]) -> Artifact:
     """
     opened = open_artifact(artifact, check_machine=False, warn_unverified=False)
     target = native_target()
-    replaced = {*(f"{name}.mef" for name in GRAPHS), "parity.json"}
+    replaced = {*(f"{name}.mef" for name in GRAPHS), "parity.json", "parity.html"}
     with Publication(opened.path, force=True) as staging:
         link_files(opened, staging, (name for name in opened.manifest["files"] if name not in replaced))
         compile_graphs(staging, target, say)

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from whisper2max.artifact import open_artifact, write_manifest
-from whisper2max.checkpoints import open_checkpoint
-from whisper2max.conversion import judge_directory, reopen, silent, write_report
+from whisper2max.checkpoints import from_module, open_checkpoint
+from whisper2max.conversion import reopen, silent, versions
 from whisper2max.errors import UsageError
+from whisper2max.parity.files import write_report
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.report import ParityReport
+from whisper2max.proof import prove
 from whisper2max.publication import Publication
 from whisper2max.rebuild import link_files
 from whisper2max.walker import walk
@@ -18,40 +22,52 @@ def verify(
     artifact: str | Path,
     *,
     checkpoint: str | Path | None = None,
+    module: torch.nn.Module | None = None,
     tokenizer: str | Path | None = None,
     audio: Sequence[str | Path] = (),
+    isolated: bool = False,
+    report_to: str | Path | None = None,
     say: Callable[[str], None] = silent,
 ) -> ParityReport:
-    """Judge the shipped graphs of an artifact again.
+    """Audit the weights of an artifact and judge its graphs again, layer by layer and as they ship.
 
     An artifact that is not marked verified, because its graphs were rebuilt, becomes so when it passes;
-    otherwise nothing is written.
+    otherwise nothing in it is written.
 
     Args:
         artifact: the directory.
         checkpoint: where the checkpoint is; by default what the manifest names, if it can be found by name.
+        module: a live transformers or openai-whisper model instead of a checkpoint.
         tokenizer: as for convert.
         audio: files to judge on instead of the sample that comes with the package.
+        isolated: feed every block the reference's own inputs too, so that an error is blamed on its maker.
+        report_to: a directory for parity.json and parity.html.
         say: told about every stage.
 
     Raises:
         Whisper2MaxError: the artifact or the checkpoint cannot be used. A comparison that fails does not
             raise; `ParityReport.passed` is False.
     """
+    if checkpoint is not None and module is not None:
+        raise UsageError("give a checkpoint or a module, not both")
     opened = open_artifact(artifact, warn_unverified=False)
     inputs = load_inputs(audio)
-    if checkpoint is None:
-        source = reopen(opened.manifest["source"], tokenizer, say)
-    else:
+    if module is not None:
+        source = from_module(module, tokenizer)
+    elif checkpoint is not None:
         source = open_checkpoint(checkpoint, tokenizer)
+    else:
+        source = reopen(opened.manifest["source"], tokenizer, say)
     if source.dims != opened.dims:
         raise UsageError(f"the checkpoint has {source.dims}, the artifact {opened.dims}: another model")
-    say("comparing the compiled graphs with PyTorch")
-    report = judge_directory(opened.path, source, walk(source.module, source.dims), opened.dtype, inputs)
+    walked = walk(source.module, source.dims)
+    report = prove(opened.path, source, walked, opened.dtype, inputs, versions(), say, isolated)
+    if report_to is not None:
+        write_report(Path(report_to), report, inputs)
     if report.passed and not opened.verified:
         with Publication(opened.path, force=True) as staging:
             link_files(opened, staging, opened.manifest["files"])
-            write_report(staging, report)
+            write_report(staging, report, inputs)
             write_manifest(staging, {**opened.manifest, "verified": True, "parity": report.summary()})
         say(f"{opened.path} is marked verified")
     return report

@@ -13,6 +13,7 @@ from whisper2max.manifest import read_manifest
 from whisper2max.parity.report import SCHEMA_VERSION, ParityReport, Row, TokenRow
 from whisper2max.passes import PASSES
 
+EMPTY = ParityReport("float32", "", None, (), (), (), None, {}, {})
 REFRESH = "run `make examples`"
 
 
@@ -34,17 +35,17 @@ def test_model_py_is_what_the_emitter_writes(example):
 def test_manifest_has_todays_schema_and_describes_the_files(example):
     manifest = read_manifest(example)
     assert manifest["verified"] and manifest["parity"]["passed"]
-    for name in ("model.py", "parity.json"):
+    for name in ("model.py", "parity.html", "parity.json"):
         digest = hashlib.sha256((example / name).read_bytes()).hexdigest()
         assert digest == manifest["files"][name]["sha256"], REFRESH
-    summary = ParityReport("float32", "", (), (), ()).summary()
+    summary = EMPTY.summary()
     assert manifest["parity"].keys() == summary.keys(), REFRESH
 
 
 def test_parity_json_has_todays_schema(example):
     report = json.loads((example / "parity.json").read_text())
     assert report["schema_version"] == SCHEMA_VERSION, REFRESH
-    assert report.keys() == ParityReport("float32", "", (), (), ()).to_dict().keys(), REFRESH
+    assert report.keys() == EMPTY.to_dict().keys(), REFRESH
     assert report["dtype"] in PASSES
     for row in report["layers"] + report["logits"]:
         assert row.keys() == {field.name for field in fields(Row)}, REFRESH

@@ -1,6 +1,8 @@
 """convert: an artifact that is complete and proven, or nothing at all."""
 
 import json
+import math
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from whisper2max import build, passes
 from whisper2max.artifact import open_artifact
 from whisper2max.errors import ArtifactError, BuildError, ParityError, UsageError
 from whisper2max.ir import GraphSpec
+from whisper2max.parity.taps import encoder_taps, prompt_taps, step_taps
 from whisper2max.passes import PASSES
 
 FILES = {
@@ -23,6 +26,7 @@ FILES = {
     "kernels/cached_attention.mojo",
     "kernels/cross_attention.mojo",
     "model.py",
+    "parity.html",
     "parity.json",
     "prompt.mef",
     "step.mef",
@@ -42,13 +46,30 @@ def test_an_artifact_holds_everything_that_its_format_names(small_artifact):
     assert graph.validate().dims == small_artifact.dims
 
 
-def test_parity_report_compares_every_stage(small_artifact):
+def test_parity_report_compares_every_value(small_artifact):
     report = json.loads(small_artifact.file("parity.json").read_text())
     assert report["passed"] and report["first_divergent"] is None
-    assert [row["path"] for row in report["layers"]] == ["log_mel", "encoder.ln_post"]
-    assert [row["path"] for row in report["logits"]] == ["prompt.logits", "step.logits"]
+    rows = report["layers"] + report["logits"]
+    spec = GraphSpec.parse(small_artifact.file("graph.txt").read_text())
+    runs = {}
+    for row in rows:
+        runs.setdefault((row["build"], row["graph"], row["position"]), []).append(row["path"])
+    layers, logits = ([tap.path for tap in taps(spec)] for taps in (encoder_taps, prompt_taps))
+    stepped = [tap.path for tap in step_taps(spec)]
+    assert runs == {
+        ("shipped", "features", None): ["log_mel"],
+        ("tapped", "encoder", None): layers,
+        ("tapped", "prompt", None): logits,
+        **{("tapped", "step", position): stepped for position in (4, 224, 447)},
+        ("shipped", "encoder", None): ["encoder.ln_post"],
+        ("shipped", "prompt", None): ["decoder.logits"],
+        ("shipped", "step", None): ["decoder.logits"],
+    }
     assert report["tokens"]["compared"] == report["tokens"]["equal"] > 0
-    assert all(0 < row["max_abs"] <= row["tolerance"]["max_abs"] for row in report["layers"] + report["logits"])
+    assert sum(row["max_abs"] > 0 for row in rows) > 0.9 * len(rows)
+    assert all(row["max_abs"] <= row["tolerance"]["max_abs"] and row["passed"] for row in rows)
+    values = sum(math.prod(shape) for shape in spec.parameters().values())
+    assert report["weights"] == {"tensors": len(spec.parameters()), "values": values, "different": []}
 
 
 def test_other_weights_of_the_same_dimensions_compile_nothing(small_artifact, tmp_path, monkeypatch):
@@ -62,13 +83,16 @@ def test_other_weights_of_the_same_dimensions_compile_nothing(small_artifact, tm
     for name in ("model.py", "encoder.mef", "prompt.mef", "step.mef"):
         assert files[name] == first[name]
     assert files["weights.safetensors"] != first["weights.safetensors"]
-    assert "Whisper (openai-whisper" in other.manifest["parity"]["reference"]
+    assert other.manifest["parity"]["witness"].startswith("Whisper (openai-whisper")
 
 
 PERTURBED = {
-    "encoder.blocks.1.mlp.2.weight": "encoder.ln_post",
-    "decoder.blocks.0.cross_attn.value.weight": "prompt.logits",
-    "decoder.blocks.1.attn.key.weight": "prompt.logits",
+    "encoder.blocks.1.mlp.2.weight": ("encoder.blocks.1.mlp.2", "model.encoder.layers.1.fc2"),
+    "decoder.blocks.0.cross_attn.value.weight": (
+        "decoder.blocks.0.cross_attn.value",
+        "model.decoder.layers.0.encoder_attn.v_proj",
+    ),
+    "decoder.blocks.1.attn.key.weight": ("decoder.blocks.1.attn.key", "model.decoder.layers.1.self_attn.k_proj"),
 }
 
 
@@ -81,14 +105,15 @@ def test_a_wrong_weight_publishes_nothing(small_artifact, small_module, tmp_path
 
     monkeypatch.setitem(PASSES, "float32", (*PASSES["float32"], perturb))
     output = tmp_path / "wrong"
-    with pytest.raises(ParityError, match=f"{PERTURBED[name]} is the first that diverges"):
+    path, source_path = PERTURBED[name]
+    with pytest.raises(ParityError, match=re.escape(f"{path} ({source_path}) is the first that diverges")):
         whisper2max.convert(module=small_module, output=output)
     assert not output.exists()
     failed = tmp_path / "wrong.failed"
-    assert {"FAILED.txt", "model.py", "parity.json"} <= {path.name for path in failed.iterdir()}
+    assert {"FAILED.txt", "model.py", "parity.html", "parity.json"} <= {path.name for path in failed.iterdir()}
     assert not list(failed.glob("*.mef")) and not list(failed.glob("*.safetensors"))
     report = json.loads((failed / "parity.json").read_text())
-    assert not report["passed"] and report["first_divergent"]["path"] == PERTURBED[name]
+    assert not report["passed"] and report["first_divergent"]["path"] == path
     with pytest.raises(ArtifactError):
         whisper2max.load(failed)
 

@@ -1,17 +1,23 @@
 """compile rebuilds the graphs and marks the artifact unverified; verify judges it again and says so."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from small_models import VARIANTS, transformers_module
+from small_models import VARIANTS, openai_module, transformers_module
 
 import whisper2max
 from whisper2max.artifact import UnverifiedArtifactWarning, open_artifact, write_manifest
-from whisper2max.errors import UsageError
+from whisper2max.errors import ParityError, SpecError, UsageError
 from whisper2max.rebuild import rebuild
+from whisper2max.walker import walk
+
+COMMAND = str(Path(sys.executable).with_name("whisper2max"))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,7 @@ def test_compile_marks_unverified_until_verify_passes(artifact, checkpoint):
     before = artifact.manifest["files"]
     rebuilt = rebuild(artifact.path, lambda message: None)
     assert not rebuilt.verified and rebuilt.manifest["parity"] is None
-    assert "parity.json" not in rebuilt.manifest["files"]
+    assert not {"parity.json", "parity.html"} & rebuilt.manifest["files"].keys()
     assert rebuilt.manifest["files"]["weights.safetensors"] == before["weights.safetensors"]
     with pytest.warns(UnverifiedArtifactWarning, match="whisper2max verify"):
         open_artifact(artifact.path)
@@ -43,17 +49,97 @@ def test_compile_marks_unverified_until_verify_passes(artifact, checkpoint):
     assert json.loads(verified.file("parity.json").read_text())["passed"]
 
 
-def test_verify_fails_on_weights_that_were_changed_and_resealed(artifact, checkpoint):
+def reseal(artifact, name, change):
+    """Change one stored weight and write hashes that agree with it."""
     path = artifact.file("weights.safetensors")
     weights = safetensors.numpy.load_file(path)
-    changed = weights["decoder.blocks.1.mlp.0.weight"].copy()
-    changed[7, ::2] += np.float32(0.2)
+    changed = weights[name].copy()
+    change(changed)
     path.unlink()
-    safetensors.numpy.save_file({**weights, "decoder.blocks.1.mlp.0.weight": changed}, path)
+    safetensors.numpy.save_file({**weights, name: changed}, path)
     write_manifest(artifact.path, artifact.manifest)
-    report = whisper2max.verify(artifact.path, checkpoint=checkpoint)
+
+
+def test_verify_names_layer_and_tensor_of_a_changed_and_resealed_weight(artifact, checkpoint, tmp_path):
+    def change(weight):
+        weight[7, ::2] += np.float32(0.2)
+
+    reseal(artifact, "decoder.blocks.1.mlp.0.weight", change)
+    report = whisper2max.verify(artifact.path, checkpoint=checkpoint, report_to=tmp_path / "report")
     assert not report.passed
-    assert report.first_divergent.path == "prompt.logits"
+    assert report.first_divergent.path == "decoder.blocks.1.mlp.0"
+    assert report.first_divergent.source_path == "model.decoder.layers.1.fc1"
+    assert [each.name for each in report.weights.different] == ["decoder.blocks.1.mlp.0.weight"]
+    said = report.explanation()
+    assert "Its inputs were good" in said and "decoder.blocks.1.mlp_ln 0." in said
+    assert json.loads((tmp_path / "report" / "parity.json").read_text())["explanation"] == said
+    assert "decoder.blocks.1.mlp.0" in (tmp_path / "report" / "parity.html").read_text()
+
+
+def test_the_audit_finds_what_no_recording_reaches(artifact, checkpoint):
+    def change(weight):
+        weight[40_000, 3] = np.nextafter(weight[40_000, 3], np.float32(1))
+
+    reseal(artifact, "decoder.token_embedding.weight", change)
+    report = whisper2max.verify(artifact.path, checkpoint=checkpoint)
+    assert report.first_divergent is None and not report.passed
+    (difference,) = report.weights.different
+    assert (difference.name, difference.index) == ("decoder.token_embedding.weight", (40_000, 3))
+    assert "weights.safetensors is not the checkpoint: decoder.token_embedding.weight" in report.explanation()
+
+
+def test_verify_exits_1_and_says_why(artifact, checkpoint):
+    def change(weight):
+        weight[5] += np.float32(0.5)
+
+    reseal(artifact, "encoder.blocks.0.attn.out.bias", change)
+    command = [COMMAND, "verify", str(artifact.path), "--checkpoint", str(checkpoint)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "encoder.blocks.0.attn.out (model.encoder.layers.0.self_attn.out_proj) is the first" in result.stderr
+    assert "FAILED" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_both_families_vouch_for_the_same_artifact(artifact, checkpoint):
+    module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+    tensors = walk(module, artifact.dims).tensors
+    other = openai_module(artifact.dims)
+    other.load_state_dict(tensors)
+    reports = [whisper2max.verify(artifact.path, module=each) for each in (module, other)]
+    assert all(report.passed for report in reports)
+    ours, theirs = reports
+    assert ours.reference == theirs.reference and "float64" in ours.reference
+    assert "WhisperForConditionalGeneration" in ours.witness and "openai-whisper" in theirs.witness
+    assert len(ours.rows) == len(theirs.rows) and ours.tokens == theirs.tokens
+    for left, right in zip(ours.rows, theirs.rows, strict=True):
+        assert (left.path, left.max_abs, left.ref_max_abs) == (right.path, right.max_abs, right.ref_max_abs)
+
+
+def test_a_single_wrong_epsilon_is_found_without_running_anything(artifact):
+    module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+    module.model.encoder.layers[1].final_layer_norm.eps = 1e-6
+    with pytest.raises(SpecError, match="encoder.blocks.1.mlp_ln"):
+        whisper2max.verify(artifact.path, module=module)
+
+
+def test_a_graph_with_other_attributes_than_the_module_is_refused(artifact):
+    module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+    module.model.encoder.layer_norm.eps = 1e-6
+    with pytest.raises(ParityError, match="encoder.ln_post: LayerNorm.*1e-05.*the module has.*1e-06"):
+        whisper2max.verify(artifact.path, module=module)
+
+
+def test_isolated_blocks_put_the_blame_where_it_belongs(artifact, checkpoint):
+    def change(weight):
+        weight[3] += np.float32(0.5)
+
+    assert whisper2max.verify(artifact.path, checkpoint=checkpoint, isolated=True).passed
+    reseal(artifact, "encoder.blocks.0.mlp.2.bias", change)
+    report = whisper2max.verify(artifact.path, checkpoint=checkpoint, isolated=True)
+    assert report.first_divergent.path == "encoder.blocks.0.mlp.2"
+    assert {row.path for row in report.rows if row.build == "tapped" and not row.passed} > {"encoder.blocks.1.attn_ln"}
+    blamed = {row.path for row in report.rows if row.build == "isolated" and not row.passed}
+    assert blamed == {"encoder.blocks.0.mlp.2", "encoder.blocks.0"}
 
 
 def test_verify_needs_a_checkpoint_that_can_be_found(artifact):

@@ -70,10 +70,13 @@ def base_reference():
 
 
 @pytest.fixture(scope="session")
-def tiny_en(tmp_path_factory):
-    return whisper2max.load(
-        whisper2max.convert(size="tiny.en", output=tmp_path_factory.mktemp("tiny") / "tiny.en").path
-    )
+def tiny_en_artifact(tmp_path_factory):
+    return whisper2max.convert(size="tiny.en", output=tmp_path_factory.mktemp("tiny") / "tiny.en")
+
+
+@pytest.fixture(scope="session")
+def tiny_en(tiny_en_artifact):
+    return whisper2max.load(tiny_en_artifact.path)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
-"""What a comparison found, as data."""
+"""What a comparison found, as data, and the verdict."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
+from whisper2max.parity.taps import LOGITS
 
-from whisper2max.errors import ParityError
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_NEIGHBOURS = 2
 
 
 @dataclass(frozen=True)
@@ -15,57 +15,59 @@ class Row:
     """One tensor of one input, compared.
 
     Attributes:
-        path: canonical name of what was compared, such as "encoder.ln_post" or "step.logits".
+        path: canonical name of the value, such as "encoder.blocks.3.attn.query" (see taps.py), or "log_mel".
         source_path: its module in the reference's tree; None where the reference has no such module.
+        build: "tapped" graphs give every value, "shipped" ones are those of the artifact, "isolated" blocks
+            were fed the reference's own inputs.
+        graph: "features", "encoder", "prompt" or "step".
+        position: of the step in the text context; None elsewhere.
         input: name of the audio.
-        shape: of the tensor.
-        max_abs: largest absolute difference, relative to `ref_max_abs` (log-mel: absolute).
+        shape: of the tensor: [batch, frames or tokens, channels].
+        max_abs: largest absolute difference over `ref_max_abs` (log_mel: the difference itself).
         rel_rmse: root mean square of the difference over that of the reference.
         ref_max_abs: largest magnitude of the reference.
+        ref_min, ref_max: range of the reference.
+        torch_max_abs, torch_rel_rmse: the same two errors of torch float32; None where there is none.
+        variance: smallest and largest variance that a LayerNorm divided by; None elsewhere.
+        cosine: for display only.
+        kl: mean Kullback-Leibler divergence of the logits in nats; None elsewhere.
+        worst: index of the largest difference.
         tolerance: the limits {"max_abs", "rel_rmse"}; None where a figure is not judged.
-        passed: both figures are within their limits and finite.
+        passed: both figures are within their limits.
     """
 
     path: str
     source_path: str | None
+    build: str
+    graph: str
+    position: int | None
     input: str
     shape: tuple[int, ...]
     max_abs: float
     rel_rmse: float
     ref_max_abs: float
+    ref_min: float
+    ref_max: float
+    torch_max_abs: float | None
+    torch_rel_rmse: float | None
+    variance: tuple[float, float] | None
+    cosine: float
+    kl: float | None
+    worst: tuple[int, ...]
     tolerance: dict[str, float | None]
     passed: bool
 
+    @property
+    def of_limit(self) -> float:
+        """The error as a fraction of its limit, the larger of the two figures; above 1 fails."""
+        limits = [(self.max_abs, self.tolerance["max_abs"]), (self.rel_rmse, self.tolerance["rel_rmse"])]
+        fractions = [value / limit if limit else math.inf for value, limit in limits if limit is not None and value]
+        return max(fractions, default=0.0)
 
-def compare(
-    path: str,
-    source_path: str | None,
-    input: str,
-    got: np.ndarray,
-    reference: np.ndarray,
-    max_abs: float,
-    rel_rmse: float | None,
-    absolute: bool = False,
-) -> Row:
-    """Judge `got` against `reference`.
-
-    Raises:
-        ParityError: there is nothing to compare: shapes differ, or the reference is empty, constant
-            or not finite.
-    """
-    if got.shape != reference.shape:
-        raise ParityError(
-            f"{path} on {input}: shape {list(got.shape)}, but the reference gives {list(reference.shape)}"
-        )
-    if not reference.size or not np.isfinite(reference).all() or reference.min() == reference.max():
-        raise ParityError(f"{path} on {input}: the reference is empty, constant or not finite, it proves nothing")
-    difference = got.astype(np.float64) - reference
-    ref_max_abs = float(np.abs(reference).max())
-    worst = float(np.abs(difference).max()) / (1.0 if absolute else ref_max_abs)
-    rmse = float(np.sqrt(np.mean(difference**2) / np.mean(reference.astype(np.float64) ** 2)))
-    passed = worst <= max_abs and (rel_rmse is None or rmse <= rel_rmse)
-    limits = {"max_abs": max_abs, "rel_rmse": rel_rmse}
-    return Row(path, source_path, input, got.shape, worst, rmse, ref_max_abs, limits, passed)
+    @property
+    def place(self) -> str:
+        """The graph in words: "encoder", "step at 224"."""
+        return self.graph if self.position is None else f"{self.graph} at {self.position}"
 
 
 @dataclass(frozen=True)
@@ -88,86 +90,228 @@ class TokenRow:
 
 
 @dataclass(frozen=True)
+class Input:
+    """One recording that was compared on: its first 30 s.
+
+    Attributes:
+        name: file name.
+        seconds: of the recording that were used.
+        transcript: text of the reference's greedy tokens.
+    """
+
+    name: str
+    seconds: float
+    transcript: str
+
+
+@dataclass(frozen=True)
+class WeightDifference:
+    """A stored weight that is not what the checkpoint gives.
+
+    Attributes:
+        name: canonical name of the tensor.
+        source_path: its name in the checkpoint's module tree.
+        count: values that differ.
+        index: of the first of them, in the stored layout.
+        value, expected: stored there, and what it should be; None for a tensor that is missing, or of another
+            shape or type.
+    """
+
+    name: str
+    source_path: str | None
+    count: int
+    index: tuple[int, ...]
+    value: float | None
+    expected: float | None
+
+
+@dataclass(frozen=True)
+class WeightAudit:
+    """weights.safetensors against the walked checkpoint, value by value.
+
+    Attributes:
+        tensors, values: how many were compared.
+        different: every tensor that is not equal.
+    """
+
+    tensors: int
+    values: int
+    different: tuple[WeightDifference, ...]
+
+
+@dataclass(frozen=True)
 class ParityReport:
     """Outcome of comparing compiled graphs with a reference.
 
     Attributes:
         dtype: of the weights, which chose the tolerances.
-        reference: what was compared with.
-        inputs: names of the audio.
-        rows: tensors in data order, input by input.
-        tokens: greedy and teacher-forced tokens.
+        reference: what judged.
+        witness: whose float32 error is the unit of the tolerances; None without torch.
+        inputs: the audio.
+        rows: tensors; `data_order` sorts them.
+        tokens: greedy and teacher-forced tokens; empty where none were compared.
+        weights: the audit; None where there was no checkpoint to audit against.
+        environment: machine and versions.
+        hashes: sha256 of the compared files by name.
     """
 
     dtype: str
     reference: str
-    inputs: tuple[str, ...]
+    witness: str | None
+    inputs: tuple[Input, ...]
     rows: tuple[Row, ...]
     tokens: tuple[TokenRow, ...]
+    weights: WeightAudit | None
+    environment: dict[str, Any]
+    hashes: dict[str, str]
 
     @property
     def first_divergent(self) -> Row | None:
-        """The first row out of tolerance in data order."""
+        """The first row out of tolerance in data order, whatever the input."""
         return next((row for row in self.rows if not row.passed), None)
 
     @property
     def passed(self) -> bool:
-        """Everything was compared, within tolerance, and every token is equal."""
-        complete = bool(self.rows) and bool(self.tokens) and all(row.compared for row in self.tokens)
-        return complete and self.first_divergent is None and all(row.first_different is None for row in self.tokens)
+        """Something was compared, all of it within tolerance, every token and every weight equal."""
+        complete = bool(self.rows and self.tokens) and all(row.compared for row in self.tokens)
+        weights = self.weights is None or (self.weights.tensors > 0 and not self.weights.different)
+        tokens = all(row.first_different is None for row in self.tokens)
+        return complete and weights and tokens and self.first_divergent is None
 
     def worst(self, path: str) -> Row:
         """The row of `path` that is closest to its limit."""
-        return max((row for row in self.rows if row.path == path), key=lambda row: row.max_abs)
+        return max((row for row in self.rows if row.path == path), key=lambda row: row.of_limit)
+
+    def worst_by_kind(self) -> dict[str, Row]:
+        """The row closest to its limit of every build and kind of value, such as "tapped attn.query"."""
+        worst: dict[str, Row] = {}
+        for row in self.rows:
+            kind = f"{row.build} {kind_of(row.path)}"
+            if kind not in worst or row.of_limit > worst[kind].of_limit:
+                worst[kind] = row
+        return worst
 
     def summary(self) -> dict[str, Any]:
-        """The part that the manifest keeps: verdict, worst figure per path, token agreement."""
+        """The part that the manifest keeps: verdict, worst figures, token agreement."""
         return {
             "passed": self.passed,
             "reference": self.reference,
-            "inputs": list(self.inputs),
+            "witness": self.witness,
+            "inputs": [each.name for each in self.inputs],
+            "rows": len(self.rows),
             "worst": {
-                path: {"max_abs": self.worst(path).max_abs, "rel_rmse": self.worst(path).rel_rmse}
-                for path in dict.fromkeys(row.path for row in self.rows)
+                kind: {"path": row.path, "max_abs": row.max_abs, "rel_rmse": row.rel_rmse, "of_limit": row.of_limit}
+                for kind, row in self.worst_by_kind().items()
             },
             "tokens": self._token_counts(),
         }
 
     def to_dict(self) -> dict[str, Any]:
         """parity.json; its schema is described in docs/parity.md."""
-        logits = [row for row in self.rows if row.path.endswith("logits")]
         divergent = self.first_divergent
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "passed": self.passed,
-            "dtype": self.dtype,
-            "reference": self.reference,
-            "inputs": list(self.inputs),
-            "layers": [asdict(row) for row in self.rows if row not in logits],
-            "logits": [asdict(row) for row in logits],
-            "tokens": {**self._token_counts(), "rows": [asdict(row) for row in self.tokens]},
-            "first_divergent": asdict(divergent) if divergent else None,
-        }
+        return _finite(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "passed": self.passed,
+                "dtype": self.dtype,
+                "reference": self.reference,
+                "witness": self.witness,
+                "environment": self.environment,
+                "hashes": self.hashes,
+                "inputs": [asdict(each) for each in self.inputs],
+                "weights": asdict(self.weights) if self.weights else None,
+                "layers": [asdict(row) for row in self.rows if row.path != LOGITS],
+                "logits": [asdict(row) for row in self.rows if row.path == LOGITS],
+                "tokens": {**self._token_counts(), "rows": [asdict(row) for row in self.tokens]},
+                "first_divergent": asdict(divergent) if divergent else None,
+                "explanation": self.explanation(),
+            }
+        )
 
     def explanation(self) -> str:
-        """One paragraph on why the comparison failed."""
+        """One paragraph: why the comparison failed, or that it did not."""
+        parts = [self._weights_in_words(), self._divergence_in_words(), self._tokens_in_words()]
+        found = " ".join(part for part in parts if part)
+        return found or ("everything is within tolerance." if self.passed else "nothing was compared.")
+
+    def _weights_in_words(self) -> str:
+        if not self.weights or not self.weights.different:
+            return ""
+        first = self.weights.different[0]
+        where = f"first at {list(first.index)}: {first.value}, the checkpoint gives {first.expected}"
+        found = f"{first.count} values differ, {where}" if first.expected is not None else "missing or of another shape"
+        others = len(self.weights.different) - 1
+        more = f" {others} more tensors differ." if others else ""
+        return f"weights.safetensors is not the checkpoint: {first.name} ({found}).{more}"
+
+    def _divergence_in_words(self) -> str:
         row = self.first_divergent
-        if row:
-            return (
-                f"{row.path} is the first that diverges from {self.reference}, on {row.input}: max-abs "
-                f"{row.max_abs:.2e} of the reference's largest value (limit {row.tolerance['max_abs']:.0e}), "
-                f"relative RMSE {row.rel_rmse:.2e}."
-            )
+        if row is None:
+            return ""
+        limits = row.tolerance
+        judged = [f"max-abs {row.max_abs:.2e} of the reference's largest value (limit {limits['max_abs']:.2e})"]
+        if limits["rel_rmse"] is not None:
+            judged.append(f"relative RMSE {row.rel_rmse:.2e} (limit {limits['rel_rmse']:.2e})")
+        source = f" ({row.source_path})" if row.source_path else ""
+        return (
+            f"{row.path}{source} is the first that diverges from {self.reference}, in the {row.build} {row.place} on "
+            f"{row.input}: {', '.join(judged)}.{self._growth(row)}"
+        )
+
+    def _growth(self, row: Row) -> str:
+        """Errors around a row as fractions of their limits, along the same graph and input."""
+        along = [other for other in self.rows if _same_run(other, row)]
+        index = along.index(row)
+        before = along[max(0, index - _NEIGHBOURS) : index]
+        after = along[index + 1 : index + 1 + _NEIGHBOURS]
+        steps = ", ".join(f"{each.path} {each.of_limit:.2g}" for each in [*before, row, *after])
+        inputs = "" if not before else " Its inputs were good."
+        return f" Error as a fraction of its limit along the way: {steps}.{inputs}"
+
+    def _tokens_in_words(self) -> str:
         wrong = [row for row in self.tokens if row.first_different is not None]
-        if wrong:
-            return (
-                f"tokens differ from {self.reference} on {wrong[0].input} ({wrong[0].kind}): {wrong[0].equal} of "
-                f"{wrong[0].compared} equal, first at index {wrong[0].first_different}."
-            )
-        return "nothing was compared." if not self.passed else "everything is within tolerance."
+        if not wrong:
+            return ""
+        return (
+            f"Tokens differ from torch's on {wrong[0].input} ({wrong[0].kind}): {wrong[0].equal} of "
+            f"{wrong[0].compared} equal, first at index {wrong[0].first_different}."
+        )
 
     def _token_counts(self) -> dict[str, int]:
         return {
             "compared": sum(row.compared for row in self.tokens),
             "equal": sum(row.equal for row in self.tokens),
         }
+
+
+def data_order(rows: list[Row], paths: list[str]) -> tuple[Row, ...]:
+    """Rows sorted as data flows: log_mel, then `paths` of the tapped graphs, of blocks by themselves, of the shipped.
+
+    Rows of one path stay together, prompt before steps, inputs in the order they were given.
+    """
+    rank = {path: number for number, path in enumerate(["log_mel", *paths])}
+    builds = {"tapped": 0, "isolated": 1, "shipped": 2}
+    return tuple(
+        sorted(rows, key=lambda row: (row.path != "log_mel", builds[row.build], rank[row.path], row.position or -1))
+    )
+
+
+def kind_of(path: str) -> str:
+    """A path without its side and layer: encoder.blocks.3.attn.query -> "encoder attn.query"."""
+    side, _, inside = path.partition(".")
+    if inside.startswith("blocks."):
+        inside = ".".join(inside.split(".")[2:]) or "block"
+    return f"{side} {inside}".strip()
+
+
+def _same_run(row: Row, other: Row) -> bool:
+    return all(getattr(row, name) == getattr(other, name) for name in ("build", "graph", "position", "input"))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: null stands for both."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

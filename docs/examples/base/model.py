@@ -5,9 +5,13 @@
               projects the audio states to cross-attention keys and values, once per window
     step      one token per row, every row at its own position -> logits
 
+    encoder_block, decoder_block    one block by itself, layer 0 by name; made to look into, not shipped
+
 Functions and weight names follow openai-whisper's model.py. Shapes are written [batch, frames, state].
+Every builder takes `taps`, names of intermediate values that become extra outputs after its own.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from max.dtype import DType
@@ -29,6 +33,28 @@ CPU = DeviceRef.CPU()
 KERNELS = Path(__file__).parent / "kernels"
 
 
+class Network(Graph):
+    """A graph that knows its intermediate values by module path, so that any of them can be an output too."""
+
+    def __init__(self, name: str, input_types: list[TensorType | BufferType], kernels: Path):
+        super().__init__(name, input_types=input_types, custom_extensions=[kernels])
+        self.values: dict[str, TensorValue] = {}
+
+    def finish(self, *outputs: TensorValue, taps: Sequence[str]) -> "Network":
+        """Set the outputs: the graph's own, then the values at `taps`."""
+        unknown = [path for path in taps if path not in self.values]
+        if unknown:
+            raise ValueError(f"no value of graph {self.name} is called {', '.join(unknown)}")
+        self.output(*outputs, *(self.values[path] for path in taps))
+        return self
+
+
+def tap(path: str, x: TensorValue) -> TensorValue:
+    """x itself, remembered as the value at `path` of the running graph."""
+    Graph.current.values[path] = x
+    return x
+
+
 def weight(name: str, *shape: int) -> TensorValue:
     """A weight of the running graph, bound by name when the compiled graph is initialised."""
     return Graph.current.add_weight(Weight(name, DTYPE, shape, CPU))
@@ -37,24 +63,25 @@ def weight(name: str, *shape: int) -> TensorValue:
 def linear(x: TensorValue, name: str, n_in: int, n_out: int, bias: bool = True) -> TensorValue:
     """[..., n_in] -> [..., n_out]; the weight is [n_out, n_in] as in torch."""
     y = x @ weight(f"{name}.weight", n_out, n_in).T
-    return y + weight(f"{name}.bias", n_out) if bias else y
+    return tap(name, y + weight(f"{name}.bias", n_out) if bias else y)
 
 
 def layer_norm(x: TensorValue, name: str, n_state: int, eps: float) -> TensorValue:
     """Normalise the last axis of [..., n_state]."""
-    return ops.layer_norm(x, weight(f"{name}.weight", n_state), weight(f"{name}.bias", n_state), eps)
+    return tap(name, ops.layer_norm(x, weight(f"{name}.weight", n_state), weight(f"{name}.bias", n_state), eps))
 
 
 def conv1d(x: TensorValue, name: str, n_in: int, n_out: int, kernel: int, stride: int, padding: int) -> TensorValue:
     """[batch, frames, n_in] -> [batch, frames / stride, n_out]; the filter is [1, kernel, n_in, n_out]."""
     filters = weight(f"{name}.weight", 1, kernel, n_in, n_out)
     y = ops.conv2d(ops.unsqueeze(x, 1), filters, stride=(1, stride), padding=(0, 0, padding, padding))
-    return ops.squeeze(y, 1) + weight(f"{name}.bias", n_out)
+    return tap(name, ops.squeeze(y, 1) + weight(f"{name}.bias", n_out))
 
 
 def mlp(x: TensorValue, name: str, n_state: int) -> TensorValue:
     """[batch, rows, n_state] -> the same, through 4 times the width."""
-    h = ops.gelu(linear(x, f"{name}.0", n_state, 4 * n_state), "none")
+    h = linear(x, f"{name}.0", n_state, 4 * n_state)
+    h = tap(f"{name}.1", ops.gelu(h, "none"))
     return linear(h, f"{name}.2", 4 * n_state, n_state)
 
 
@@ -73,30 +100,43 @@ def self_attention(x: TensorValue, name: str) -> TensorValue:
     value = by_head(linear(x, f"{name}.value", N_AUDIO_STATE, N_AUDIO_STATE))
     weights = ops.softmax((query @ key.transpose(2, 3)) * 0.125)
     y = (weights @ value).transpose(1, 2).reshape([x.shape[0], N_AUDIO_CTX, N_AUDIO_STATE])
+    y = tap(f"{name}.qkv_attention", y)
     return linear(y, f"{name}.out", N_AUDIO_STATE, N_AUDIO_STATE)
 
 
 def encoder_block(x: TensorValue, name: str) -> TensorValue:
     """One pre-norm residual block, [batch, N_AUDIO_CTX, N_AUDIO_STATE] -> the same."""
-    x = x + self_attention(layer_norm(x, f"{name}.attn_ln", N_AUDIO_STATE, 1e-05), f"{name}.attn")
-    return x + mlp(layer_norm(x, f"{name}.mlp_ln", N_AUDIO_STATE, 1e-05), f"{name}.mlp", N_AUDIO_STATE)
+    h = layer_norm(x, f"{name}.attn_ln", N_AUDIO_STATE, 1e-05)
+    x = tap(f"{name}.attn.residual", x + self_attention(h, f"{name}.attn"))
+    h = layer_norm(x, f"{name}.mlp_ln", N_AUDIO_STATE, 1e-05)
+    return tap(name, x + mlp(h, f"{name}.mlp", N_AUDIO_STATE))
 
 
-def build_encoder(kernels: Path = KERNELS) -> Graph:
-    """mel float32 [batch, N_MELS, 2 * N_AUDIO_CTX] -> states [batch, N_AUDIO_CTX, N_AUDIO_STATE]; needs no kernel."""
-    mel_type = TensorType(DType.float32, ["batch", N_MELS, 2 * N_AUDIO_CTX], CPU)
-    with Graph("encoder", input_types=[mel_type]) as graph:
+MEL = TensorType(DType.float32, ["batch", N_MELS, 2 * N_AUDIO_CTX], CPU)
+STATES = TensorType(DType.float32, ["batch", N_AUDIO_CTX, N_AUDIO_STATE], CPU)
+
+
+def build_encoder(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
+    """mel float32 [batch, N_MELS, 2 * N_AUDIO_CTX] -> states float32 [batch, N_AUDIO_CTX, N_AUDIO_STATE]."""
+    with Network("encoder", [MEL], kernels) as graph:
         x = graph.inputs[0].tensor.transpose(1, 2)
         x = conv1d(x, "encoder.conv1", N_MELS, N_AUDIO_STATE, kernel=3, stride=1, padding=1)
         x = ops.gelu(x)
         x = conv1d(x, "encoder.conv2", N_AUDIO_STATE, N_AUDIO_STATE, kernel=3, stride=2, padding=1)
         x = ops.gelu(x)
         x = x.rebind(["batch", N_AUDIO_CTX, N_AUDIO_STATE])
-        x = x + weight("encoder.positional_embedding", N_AUDIO_CTX, N_AUDIO_STATE)
+        x = tap("encoder.positional_embedding", x + weight("encoder.positional_embedding", N_AUDIO_CTX, N_AUDIO_STATE))
         for layer in range(N_AUDIO_LAYER):
             x = encoder_block(x, f"encoder.blocks.{layer}")
-        graph.output(layer_norm(x, "encoder.ln_post", N_AUDIO_STATE, 1e-05))
-    return graph
+        states = layer_norm(x, "encoder.ln_post", N_AUDIO_STATE, 1e-05)
+    return graph.finish(states, taps=taps)
+
+
+def build_encoder_block(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
+    """x float32 [batch, N_AUDIO_CTX, N_AUDIO_STATE] -> the same, through encoder.blocks.0."""
+    with Network("encoder_block", [STATES], kernels) as graph:
+        x = encoder_block(graph.inputs[0].tensor, "encoder.blocks.0")
+    return graph.finish(x, taps=taps)
 
 
 # ---------------------------------------------------------------------------------------- decoder
@@ -120,7 +160,8 @@ def cached_attention(
         out_types=[query.type],
         parameters={"layer": layer, "head_dim": N_TEXT_STATE // N_TEXT_HEAD},
     )
-    return linear(y.tensor, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE)
+    y = tap(f"{name}.qkv_attention", y.tensor)
+    return linear(y, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE)
 
 
 def cross_attention(x: TensorValue, name: str, key: TensorValue, value: TensorValue) -> TensorValue:
@@ -133,13 +174,14 @@ def cross_attention(x: TensorValue, name: str, key: TensorValue, value: TensorVa
         out_types=[query.type],
         parameters={"head_dim": N_TEXT_STATE // N_TEXT_HEAD},
     )
-    return linear(y.tensor, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE)
+    y = tap(f"{name}.qkv_attention", y.tensor)
+    return linear(y, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE)
 
 
-def cross_projections(states: TensorValue) -> list[TensorValue]:
+def cross_projections(states: TensorValue, layers: int) -> list[TensorValue]:
     """Audio states -> key and value of layer 0, of layer 1, ..., each [batch, N_AUDIO_CTX, N_TEXT_STATE]."""
     projections = []
-    for layer in range(N_TEXT_LAYER):
+    for layer in range(layers):
         name = f"decoder.blocks.{layer}.cross_attn"
         projections.append(linear(states, f"{name}.key", N_AUDIO_STATE, N_TEXT_STATE, bias=False))
         projections.append(linear(states, f"{name}.value", N_AUDIO_STATE, N_TEXT_STATE))
@@ -157,10 +199,12 @@ def decoder_block(
     """One pre-norm residual block with cross-attention, [batch, length, N_TEXT_STATE] -> the same."""
     name = f"decoder.blocks.{layer}"
     h = layer_norm(x, f"{name}.attn_ln", N_TEXT_STATE, 1e-05)
-    x = x + cached_attention(h, f"{name}.attn", layer, positions, cache_k, cache_v)
+    x = tap(f"{name}.attn.residual", x + cached_attention(h, f"{name}.attn", layer, positions, cache_k, cache_v))
     h = layer_norm(x, f"{name}.cross_attn_ln", N_TEXT_STATE, 1e-05)
-    x = x + cross_attention(h, f"{name}.cross_attn", cross[2 * layer], cross[2 * layer + 1])
-    return x + mlp(layer_norm(x, f"{name}.mlp_ln", N_TEXT_STATE, 1e-05), f"{name}.mlp", N_TEXT_STATE)
+    h = cross_attention(h, f"{name}.cross_attn", cross[2 * layer], cross[2 * layer + 1])
+    x = tap(f"{name}.cross_attn.residual", x + h)
+    h = layer_norm(x, f"{name}.mlp_ln", N_TEXT_STATE, 1e-05)
+    return tap(name, x + mlp(h, f"{name}.mlp", N_TEXT_STATE))
 
 
 def decoder(
@@ -173,8 +217,9 @@ def decoder(
     cross: list[TensorValue],
 ) -> TensorValue:
     """Tokens [batch, length] at `places` of the text context -> final hidden states [batch, length, N_TEXT_STATE]."""
-    x = ops.gather(embedding, tokens, axis=0)
+    x = tap("decoder.token_embedding", ops.gather(embedding, tokens, axis=0))
     x = x + ops.gather(weight("decoder.positional_embedding", N_TEXT_CTX, N_TEXT_STATE), places, axis=0)
+    x = tap("decoder.positional_embedding", x)
     for layer in range(N_TEXT_LAYER):
         x = decoder_block(x, layer, positions, cache_k, cache_v, cross)
     return layer_norm(x, "decoder.ln", N_TEXT_STATE, 1e-05)
@@ -189,7 +234,7 @@ CACHE = BufferType(DType.float32, [N_TEXT_LAYER, "batch", N_TEXT_CTX, N_TEXT_STA
 CROSS = TensorType(DType.float32, ["batch", N_AUDIO_CTX, N_TEXT_STATE], CPU)
 
 
-def build_prompt(kernels: Path = KERNELS) -> Graph:
+def build_prompt(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
     """Decode a whole prompt from position 0.
 
     Inputs: tokens int64 [batch, length], rows padded on the right with any id; picked int64 [batch, n], the
@@ -198,22 +243,20 @@ def build_prompt(kernels: Path = KERNELS) -> Graph:
     """
     tokens_type = TensorType(DType.int64, ["batch", "length"], CPU)
     picked_type = TensorType(DType.int64, ["batch", "n"], CPU)
-    states_type = TensorType(DType.float32, ["batch", N_AUDIO_CTX, N_AUDIO_STATE], CPU)
-    inputs = [tokens_type, picked_type, states_type, CACHE, CACHE]
-    with Graph("prompt", input_types=inputs, custom_extensions=[kernels]) as graph:
+    with Network("prompt", [tokens_type, picked_type, STATES, CACHE, CACHE], kernels) as graph:
         tokens, picked, states = (value.tensor for value in graph.inputs[:3])
         cache_k, cache_v = (value.buffer for value in graph.inputs[3:])
-        cross = cross_projections(states)
+        cross = cross_projections(states, N_TEXT_LAYER)
         places = ops.range(0, tokens.shape[1], 1, out_dim="length", dtype=DType.int64, device=CPU)
         start = ops.broadcast_to(ops.constant(0, DType.int64, CPU), ["batch"])
         embedding = token_embedding()
         x = decoder(embedding, tokens, places, start, cache_k, cache_v, cross)
         x = ops.gather_nd(x, ops.unsqueeze(picked, -1), batch_dims=1)
-        graph.output(x @ embedding.T, *cross)
-    return graph
+        logits = tap("decoder.logits", x @ embedding.T)
+    return graph.finish(logits, *cross, taps=taps)
 
 
-def build_step(kernels: Path = KERNELS) -> Graph:
+def build_step(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
     """Decode one more token in every row.
 
     Inputs: tokens int64 [batch]; positions int64 [batch], where each row's token goes; the two caches; the
@@ -221,15 +264,36 @@ def build_step(kernels: Path = KERNELS) -> Graph:
     """
     row_type = TensorType(DType.int64, ["batch"], CPU)
     inputs = [row_type, row_type, CACHE, CACHE] + [CROSS] * (2 * N_TEXT_LAYER)
-    with Graph("step", input_types=inputs, custom_extensions=[kernels]) as graph:
+    with Network("step", inputs, kernels) as graph:
         tokens, positions = (value.tensor for value in graph.inputs[:2])
         cache_k, cache_v = (value.buffer for value in graph.inputs[2:4])
         cross = [value.tensor for value in graph.inputs[4:]]
         places = ops.unsqueeze(positions, 1)
         embedding = token_embedding()
         x = decoder(embedding, ops.unsqueeze(tokens, 1), places, positions, cache_k, cache_v, cross)
-        graph.output(ops.squeeze(x, 1) @ embedding.T)
-    return graph
+        logits = tap("decoder.logits", ops.squeeze(x, 1) @ embedding.T)
+    return graph.finish(logits, taps=taps)
 
 
-BUILDERS = {"encoder": build_encoder, "prompt": build_prompt, "step": build_step}
+def build_decoder_block(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
+    """decoder.blocks.0 by itself, cross-attention projections included.
+
+    Inputs: x float32 [batch, length, N_TEXT_STATE]; positions int64 [batch], where each row's x begins; states
+    float32 [batch, N_AUDIO_CTX, N_AUDIO_STATE]; the two caches, of which layer 0 is used. Output: as x.
+    """
+    x_type = TensorType(DType.float32, ["batch", "length", N_TEXT_STATE], CPU)
+    positions_type = TensorType(DType.int64, ["batch"], CPU)
+    with Network("decoder_block", [x_type, positions_type, STATES, CACHE, CACHE], kernels) as graph:
+        x, positions, states = (value.tensor for value in graph.inputs[:3])
+        cache_k, cache_v = (value.buffer for value in graph.inputs[3:])
+        x = decoder_block(x, 0, positions, cache_k, cache_v, cross_projections(states, 1))
+    return graph.finish(x, taps=taps)
+
+
+BUILDERS = {
+    "encoder": build_encoder,
+    "prompt": build_prompt,
+    "step": build_step,
+    "encoder_block": build_encoder_block,
+    "decoder_block": build_decoder_block,
+}

@@ -1,0 +1,32 @@
+"""parity.json and parity.html, as they lie in an artifact or where a user asks for them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from whisper2max.parity.html import render
+from whisper2max.parity.report import ParityReport
+from whisper2max.runtime.features import HOP_LENGTH, log_mel
+
+
+def write_report(directory: Path, report: ParityReport, inputs: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Write both files; older ones are replaced, never written through a hard link.
+
+    Args:
+        directory: made if it is missing.
+        report: what was found.
+        inputs: names, and float32 samples at 16 kHz or a log-mel spectrogram [n_mels, frames].
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    found = report.to_dict()
+    spectrograms = {name: values if values.ndim == 2 else _spectrogram(values) for name, values in inputs}
+    texts = {"parity.json": json.dumps(found, indent=1) + "\n", "parity.html": render(found, spectrograms)}
+    for name, text in texts.items():
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+def _spectrogram(samples: np.ndarray) -> np.ndarray:
+    return log_mel(samples[: 3000 * HOP_LENGTH], 80)

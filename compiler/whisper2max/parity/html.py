@@ -1,0 +1,258 @@
+"""parity.html: a report as one file that a browser opens without asking anything else, for screen and paper.
+
+Verdict and summary are in the page as text. Rows are embedded as columns of numbers and spectrograms as bytes, from
+which the script of the template draws charts, table and pictures.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import whisper2max.templates
+
+TEMPLATES = Path(whisper2max.templates.__path__[0])
+MAX_COLUMNS = 1000
+
+BUILDS = {
+    "shipped": "The graphs that ship",
+    "tapped": "Every value on the way, from graphs that have it as an extra output",
+    "isolated": "Blocks by themselves, fed the reference's own inputs",
+}
+_DATA_ORDER = ("tapped", "isolated", "shipped")
+_TEXTS = ("path", "source_path", "build", "graph", "place", "input", "shape_words", "worst_words")
+_NUMBERS = (
+    "max_abs",
+    "rel_rmse",
+    "of_limit",
+    "ref_max_abs",
+    "ref_min",
+    "ref_max",
+    "torch_max_abs",
+    "torch_rel_rmse",
+    "kl",
+    "worst_seconds",
+)
+
+
+def render(report: Mapping[str, Any], spectrograms: Mapping[str, np.ndarray]) -> str:
+    """The page of one report.
+
+    Args:
+        report: parity.json, parsed; schema version 2 (docs/parity.md).
+        spectrograms: by name of the input, log-mel float32 [n_mels, frames] with 10 ms frames. An input without one
+            gets no picture.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"figure": figure, "share": share, "margin": margin}
+    rows = _rows(report)
+    first = report["first_divergent"]
+    divergent = None if first is None else next(row for row in rows if first.items() <= row.items())
+    data = {
+        "rows": _columns(rows),
+        "divergent": divergent and divergent["order"],
+        "inputs": [each["name"] for each in report["inputs"]],
+        "spectrograms": [_picture(spectrograms.get(each["name"])) for each in report["inputs"]],
+    }
+    return environment.get_template("parity.html.j2").render(
+        report=report,
+        divergent=divergent,
+        worst=max(rows, key=lambda row: row["of_limit"], default=None),
+        within=sum(row["passed"] for row in rows),
+        compared=len(rows),
+        groups=_groups(rows),
+        tokens={each["name"]: _token_rows(report, each["name"]) for each in report["inputs"]},
+        data=_script_json(data),
+    )
+
+
+def of_limit(row: Mapping[str, Any]) -> float:
+    """The error of a row as a fraction of its limit, the larger of the two figures; above 1 fails.
+
+    An error that is null was not finite: it is infinitely far from any limit.
+    """
+    limits = row["tolerance"]
+    judged = [(row[name], limits[name]) for name in ("max_abs", "rel_rmse") if limits[name] is not None]
+    return max((_fraction(value, limit) for value, limit in judged), default=0.0)
+
+
+def worst_words(row: Mapping[str, Any]) -> str:
+    """Where the largest difference of a row is: "frame 313 (6.26 s), channel 145", "token 12, channel 7".
+
+    Steps count from their position in the text context. Those of a shipped graph are many and have no position: they
+    count from the first step.
+    """
+    *_, place, channel = row["worst"]
+    seconds = worst_seconds(row)
+    if row["path"] == "log_mel":
+        return f"frame {channel} ({seconds:.2f} s), mel channel {place}"
+    kind = "logit" if row["path"] == "decoder.logits" else "channel"
+    if seconds is not None:
+        return f"frame {place} ({seconds:.2f} s), {kind} {channel}"
+    if row["graph"] == "step" and row["position"] is None:
+        return f"step {place}, {kind} {channel}"
+    return f"token {place + (row['position'] or 0)}, {kind} {channel}"
+
+
+def worst_seconds(row: Mapping[str, Any]) -> float | None:
+    """Time of the largest difference of a row in the recording; None where rows are tokens.
+
+    Frames are 10 ms up to conv1 and 20 ms after conv2; keys and values of cross-attention have frames too.
+    """
+    *_, place, channel = row["worst"]
+    if row["path"] == "log_mel":
+        return channel / 100
+    if row["path"] == "encoder.conv1":
+        return place / 100
+    of_frames = row["path"].startswith("encoder.") or row["path"].endswith((".cross_attn.key", ".cross_attn.value"))
+    return place / 50 if of_frames else None
+
+
+def figure(value: float | None) -> str:
+    """An error with two digits: "3.1e-6"; null stands for what was not finite."""
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def share(value: float) -> str:
+    """An error as a fraction of its limit: "41 %" up to the limit, "3.2 times" above it."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value > 1:
+        return f"{_times(value)} times"
+    return f"{100 * value:.0f} %" if value >= 0.01 or value == 0 else "under 1 %"
+
+
+def margin(value: float) -> str:
+    """How many times larger an error could be before it reached its limit: "2.4 ×"."""
+    if value == 0:
+        return "exact"
+    return "none" if value > 1 else f"{_times(1 / value)} ×"
+
+
+def _times(factor: float) -> str:
+    if factor >= 1000:
+        return figure(factor)
+    return f"{factor:.1f}" if factor < 10 else f"{factor:.0f}"
+
+
+def _fraction(value: float | None, limit: float) -> float:
+    if value is None:
+        return math.inf
+    if value == 0:
+        return 0.0
+    return value / limit if limit else math.inf
+
+
+def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All rows in data order, logits after what leads to them, with what the page shows besides their fields."""
+    rows = sorted(
+        [*report["layers"], *report["logits"]],
+        key=lambda row: (row["path"] != "log_mel", _DATA_ORDER.index(row["build"])),
+    )
+    return [
+        row
+        | {
+            "order": order,
+            "of_limit": of_limit(row),
+            "place": row["graph"] if row["position"] is None else f"{row['graph']} at {row['position']}",
+            "shape_words": " × ".join(map(str, row["shape"])),
+            "worst_words": worst_words(row),
+            "worst_seconds": worst_seconds(row),
+        }
+        for order, row in enumerate(rows)
+    ]
+
+
+def _groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By build, what it is, and the row closest to its limit of every kind of value, in data order."""
+    groups = []
+    for build, title in BUILDS.items():
+        kinds: dict[str, dict[str, Any]] = {}
+        for row in (row for row in rows if row["build"] == build):
+            kind = _kind(row)
+            if kind not in kinds or row["of_limit"] > kinds[kind]["of_limit"]:
+                kinds[kind] = row
+        if kinds:
+            worst = max(kinds.values(), key=lambda row: row["of_limit"])
+            failed = not all(row["passed"] for row in kinds.values())
+            groups.append({"build": build, "title": title, "kinds": kinds, "worst": worst, "failed": failed})
+    return groups
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """A path without its layer: "encoder attn.query"; what ships is told apart by graph, "step logits"."""
+    side, _, inside = row["path"].partition(".")
+    if inside.startswith("blocks."):
+        inside = ".".join(inside.split(".")[2:]) or "block"
+    if row["build"] == "shipped" and side == "decoder":
+        side = row["graph"]
+    return f"{side} {inside}".strip()
+
+
+def _token_rows(report: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    return [row for row in report["tokens"]["rows"] if row["input"] == name]
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as columns: a text column lists its different texts and an index, figures have four digits."""
+    numbers = {name: [_rounded(row[name]) for row in rows] for name in _NUMBERS}
+    numbers["passed"] = [int(row["passed"]) for row in rows]
+    numbers["cosine"] = [_rounded(row["cosine"], digits=10) for row in rows]
+    for name in ("max_abs", "rel_rmse"):
+        numbers[f"limit_{name}"] = [_rounded(row["tolerance"][name]) for row in rows]
+    for end, name in enumerate(("variance_min", "variance_max")):
+        numbers[name] = [_rounded(row["variance"] and row["variance"][end]) for row in rows]
+    return {
+        "count": len(rows),
+        "texts": {name: _indexed([row[name] for row in rows]) for name in _TEXTS},
+        "numbers": numbers,
+    }
+
+
+def _indexed(texts: Sequence[str | None]) -> dict[str, list]:
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return {"values": list(numbers), "index": [numbers[text] for text in texts]}
+
+
+def _rounded(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
+
+
+def _picture(spectrogram: np.ndarray | None) -> dict[str, Any] | None:
+    """At most MAX_COLUMNS columns, each the largest of its frames, as bytes from the quietest to the loudest value."""
+    if spectrogram is None:
+        return None
+    n_mels, frames = spectrogram.shape
+    width = -(-frames // MAX_COLUMNS)
+    padded = np.pad(spectrogram, ((0, 0), (0, -frames % width)), mode="edge")
+    columns = padded.reshape(n_mels, -1, width).max(axis=2)
+    quietest, loudest = columns.min(), columns.max()
+    scaled = (columns - quietest) * (255 / max(loudest - quietest, 1e-9))
+    return {
+        "n_mels": n_mels,
+        "columns": columns.shape[1],
+        "seconds": frames / 100,
+        "bytes": base64.b64encode(scaled.round().astype(np.uint8).tobytes()).decode(),
+    }
+
+
+def _script_json(data: Any) -> str:
+    """JSON that no HTML parser leaves: ASCII, so without U+2028, and without "<"."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

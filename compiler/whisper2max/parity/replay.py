@@ -1,0 +1,104 @@
+"""Replay: does this artifact still compute what it was proved to compute, on this machine, without torch?
+
+The graphs that ship are compared with the parts of the reference that were kept. Where they differ, the tapped
+graphs are run too, compiled first if need be, so that the report names the first value that moved.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from whisper2max.artifact import Artifact
+from whisper2max.errors import UsageError
+from whisper2max.ir import GraphSpec
+from whisper2max.parity.case import Sequence, Window, describe, sequence_of, step_positions
+from whisper2max.parity.kept import FILE, Kept, read_kept, seeded_frames, value_key
+from whisper2max.parity.report import Input, Row, TokenRow, data_order
+from whisper2max.parity.rows import compare, within
+from whisper2max.parity.shipped import forced_logits, token_rows
+from whisper2max.parity.tapped import TappedGraphs
+from whisper2max.parity.taps import LOGITS, encoder_taps, prompt_taps
+from whisper2max.runtime.engine import Engine
+from whisper2max.runtime.tokens import Tokenizer
+
+Findings = tuple[tuple[Row, ...], tuple[TokenRow, ...], tuple[Input, ...]]
+
+
+def replay(artifact: Artifact, engine: Engine, spec: GraphSpec, say: Callable[[str], None]) -> tuple[Findings, Kept]:
+    """Compare an artifact with the reference that was kept with it.
+
+    Args:
+        artifact: opened, made with --keep-reference.
+        engine: its graphs.
+        spec: its graph.txt.
+        say: told about every stage.
+
+    Raises:
+        UsageError: no reference was kept.
+    """
+    if FILE not in artifact.manifest["files"]:
+        raise UsageError(f"{artifact.path} keeps no reference to replay: convert it again with --keep-reference")
+    kept = read_kept(artifact.file(FILE))
+    tokenizer = Tokenizer.from_json(artifact.tokenizer_json(), artifact.dims.n_vocab)
+    rows: list[Row] = []
+    tokens: list[TokenRow] = []
+    described: list[Input] = []
+    for entry in kept.inputs:
+        mel = kept.tensors[f"mel/{entry['name']}"]
+        window = Window(entry["name"], entry["seconds"], np.empty(0, np.float32), mel)
+        sequence = sequence_of(entry["prompt"], entry["greedy"], spec.dims)
+        described.append(describe(window, sequence, tokenizer))
+        tokens += _replay_shipped(engine, kept, window, sequence, tokenizer.special.eot, rows)
+    if not all(row.passed for row in rows):
+        tapped = TappedGraphs(artifact.path, spec, say)
+        for entry in kept.inputs:
+            sequence = sequence_of(entry["prompt"], entry["greedy"], spec.dims)
+            _replay_tapped(tapped, kept, entry["name"], sequence, spec, rows)
+    paths = [tap.path for tap in (*encoder_taps(spec), *prompt_taps(spec))]
+    return (data_order(rows, paths), tuple(tokens), tuple(described)), kept
+
+
+def _replay_shipped(
+    engine: Engine, kept: Kept, window: Window, sequence: Sequence, eot: int, rows: list[Row]
+) -> list[TokenRow]:
+    name = window.name
+    handle = engine.encode(window.mel[None])
+    rows.append(_row(kept, name, "shipped", "encoder", None, "encoder.ln_post", engine.to_numpy(handle)))
+    forced = forced_logits(engine, handle, sequence)
+    rows += [_row(kept, name, "shipped", graph, None, LOGITS, forced[n]) for n, graph in enumerate(("prompt", "step"))]
+    return token_rows(engine, handle, name, sequence, forced, eot)
+
+
+def _replay_tapped(
+    graphs: TappedGraphs, kept: Kept, name: str, sequence: Sequence, spec: GraphSpec, rows: list[Row]
+) -> None:
+    handle, values = graphs.encode(kept.tensors[f"mel/{name}"][None])
+    rows += [_row(kept, name, "tapped", "encoder", None, path, value) for path, value in values.items()]
+    picked = np.arange(len(sequence.forced), dtype=np.int64)[None]
+    _, values = graphs.prompt(handle, np.array([sequence.fed], np.int64), picked)
+    rows += [_row(kept, name, "tapped", "prompt", None, path, value) for path, value in values.items()]
+    for position in step_positions(sequence.prompt, spec.dims):
+        values = graphs.step_after(handle, sequence.fed, position)
+        rows += [_row(kept, name, "tapped", "step", position, path, value) for path, value in values.items()]
+
+
+def _row(kept: Kept, input: str, build: str, graph: str, position: int | None, path: str, got: np.ndarray) -> Row:
+    key = value_key(input, build, graph, position, path)
+    about = kept.values[key]
+    limits = about["tolerance"]
+    row = compare(
+        path,
+        build=build,
+        graph=graph,
+        input=input,
+        got=np.ascontiguousarray(got[:, seeded_frames(about["rows"])]),
+        reference=kept.tensors[key],
+        limits=limits,
+        source_path=about["source_path"],
+        position=position,
+    )
+    # |got - reference| is at least the difference of their norms, whatever the frames that were not kept
+    norm = float(np.linalg.norm(got.astype(np.float64).reshape(-1)))
+    rel_rmse = max(row.rel_rmse, abs(norm - about["norm"]) / about["norm"])
+    return replace(row, rel_rmse=rel_rmse, passed=within(row.max_abs, rel_rmse, limits))

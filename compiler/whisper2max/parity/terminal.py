@@ -1,0 +1,25 @@
+"""The report on a terminal: the worst value of every kind, and how much of its limit it uses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+
+def parity_table(summary: Mapping[str, Any]) -> Table:
+    """A table of `ParityReport.summary()`."""
+    title = f"parity against {summary['reference']} on {', '.join(summary['inputs'])}"
+    table = Table(title=title, title_justify="left", caption=_caption(summary), caption_justify="left")
+    for name, justify in [("worst of", "left"), ("max-abs", "right"), ("rel. RMSE", "right"), ("of limit", "right")]:
+        table.add_column(name, justify=justify)
+    for kind, worst in summary["worst"].items():
+        style = None if worst["of_limit"] <= 1 else "bold red"
+        figures = f"{worst['max_abs']:.1e}", f"{worst['rel_rmse']:.1e}", f"{worst['of_limit']:.0%}"
+        table.add_row(kind, *figures, style=style)
+    return table
+
+
+def _caption(summary: Mapping[str, Any]) -> str:
+    tokens = summary["tokens"]
+    verdict = "passed" if summary["passed"] else "FAILED"
+    return f"{summary['rows']} values compared, tokens equal {tokens['equal']} of {tokens['compared']}: {verdict}"

@@ -1,0 +1,91 @@
+"""Prove a directory of sources, weights and compiled graphs against the module they came from."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from whisper2max import passes
+from whisper2max.checkpoints import Checkpoint
+from whisper2max.errors import ParityError
+from whisper2max.ir import GraphSpec
+from whisper2max.parity.audit import audit
+from whisper2max.parity.environment import environment, hashes
+from whisper2max.parity.gate import judge
+from whisper2max.parity.kept import Keeper
+from whisper2max.parity.layers import References
+from whisper2max.parity.reference import Reference, judge_of
+from whisper2max.parity.report import ParityReport
+from whisper2max.parity.tapped import BlockGraphs, TappedGraphs
+from whisper2max.runtime.engine import Engine
+from whisper2max.runtime.tokens import Tokenizer
+from whisper2max.walker import WalkedModule
+
+Inputs = Sequence[tuple[str, np.ndarray]]
+
+
+def prove(
+    directory: Path,
+    source: Checkpoint,
+    walked: WalkedModule,
+    dtype: str,
+    inputs: Inputs,
+    versions: dict[str, str],
+    say: Callable[[str], None],
+    isolated: bool = False,
+    keep_reference: bool = False,
+) -> ParityReport:
+    """Audit the weights and compare the graphs in `directory` with the module they came from.
+
+    Args:
+        directory: holds model.py, kernels/, weights.safetensors and the three compiled graphs.
+        source: the checkpoint.
+        walked: what the walk of its module found.
+        dtype: of the artifact.
+        inputs: names and float32 samples at 16 kHz.
+        versions: of everything that had a part, for the record.
+        say: told about every stage.
+        isolated: compare every block on the reference's own inputs too.
+        keep_reference: write reference.safetensors to `directory`, for a replay.
+
+    Raises:
+        ParityError: the graph in `directory` has other attributes than the module, such as the epsilon of a norm;
+            or a comparison would prove nothing.
+    """
+    spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
+    _require_same_graph(directory, spec)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    weights = audit(directory / "weights.safetensors", arrays, walked.source_paths)
+    tapped = TappedGraphs(directory, spec, say)
+    blocks = BlockGraphs(directory, spec, say) if isolated else None
+    say("comparing the compiled graphs with PyTorch, layer by layer and as they ship")
+    references = References(judge_of(source.module, walked), Reference(source.module, walked))
+    tokenizer = Tokenizer.from_json(source.tokenizer_json, source.dims.n_vocab)
+    engine = Engine(directory, source.dims)
+    keeper = Keeper() if keep_reference else None
+    rows, tokens, described = judge(engine, tapped, blocks, references, spec, tokenizer, inputs, keeper)
+    if keeper is not None:
+        keeper.write(directory, references.judge.description)
+    return ParityReport(
+        dtype=dtype,
+        reference=references.judge.description,
+        witness=references.witness.description,
+        inputs=described,
+        rows=rows,
+        tokens=tokens,
+        weights=weights,
+        environment=environment(versions),
+        hashes=hashes(directory),
+    )
+
+
+
+def _require_same_graph(directory: Path, spec: GraphSpec) -> None:
+    """Refuse a graph.txt, which model.py was generated from, that is not what the walk found."""
+    stored = GraphSpec.parse((directory / "graph.txt").read_text(encoding="utf-8"))
+    if stored == spec:
+        return
+    both = stored.nodes.keys() | spec.nodes.keys()
+    wrong = [path for path in sorted(both) if stored.nodes.get(path) != spec.nodes.get(path)]
+    listed = "; ".join(f"{path}: {stored.nodes.get(path)}, the module has {spec.nodes.get(path)}" for path in wrong[:5])
+    raise ParityError(f"graph.txt is not the network of the module: {listed or (stored.dims, stored.dtype)}")

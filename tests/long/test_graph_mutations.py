@@ -1,0 +1,112 @@
+"""Wrong programs: every mutation of the generated graph or of a kernel is caught, and its first row is named."""
+
+import shutil
+
+import pytest
+from small_models import VARIANTS, transformers_module
+
+import whisper2max
+from whisper2max.build import compile_tapped
+from whisper2max.checkpoints import from_module
+from whisper2max.conversion import versions
+from whisper2max.parity import tapped
+from whisper2max.parity.inputs import load_inputs
+from whisper2max.proof import prove
+from whisper2max.walker import walk
+
+# name: (graph, file, text, replacement, first row that must be named)
+MUTATIONS = {
+    "two layers swapped": (
+        "encoder",
+        "model.py",
+        'x = encoder_block(x, f"encoder.blocks.{layer}")',
+        'x = encoder_block(x, f"encoder.blocks.{N_AUDIO_LAYER - 1 - layer}")',
+        "encoder.blocks.0.attn_ln",
+    ),
+    "a dropped scale": (
+        "encoder",
+        "model.py",
+        "ops.softmax((query @ key.transpose(2, 3)) * 0.25)",
+        "ops.softmax(query @ key.transpose(2, 3))",
+        "encoder.blocks.0.attn.qkv_attention",
+    ),
+    "a global wrong epsilon": (
+        "encoder",
+        "model.py",
+        'weight(f"{name}.bias", n_state), eps)',
+        'weight(f"{name}.bias", n_state), 10 * eps)',
+        "encoder.blocks.0.attn_ln",
+    ),
+    "tanh instead of erf": (
+        "encoder",
+        "model.py",
+        'ops.gelu(h, "none")',
+        'ops.gelu(h, "tanh")',
+        "encoder.blocks.0.mlp.1",
+    ),
+    "the stem one frame late": (
+        "encoder",
+        "model.py",
+        "padding=(0, 0, padding, padding)",
+        "padding=(0, 0, padding + 1, padding - 1)",
+        "encoder.conv1",
+    ),
+    "no causal mask": (
+        "prompt",
+        "kernels/cached_attention.mojo",
+        "                    position + t + 1,",
+        "                    position + length,",
+        "decoder.blocks.0.attn.qkv_attention",
+    ),
+    "the cache written one position late": (
+        "step",
+        "kernels/cached_attention.mojo",
+        "var cached = prefix + (position + t) * state",
+        "var cached = prefix + min(position + t + 1, context - 1) * state",
+        "decoder.blocks.0.attn.qkv_attention",
+    ),
+    "a bias of K": (
+        "prompt",
+        "model.py",
+        'f"{name}.key", N_TEXT_STATE, N_TEXT_STATE, bias=False)\n    value',
+        'f"{name}.key", N_TEXT_STATE, N_TEXT_STATE, bias=False)\n'
+        '    key = tap(f"{name}.key", key + 0.01)\n    value',
+        "decoder.blocks.0.attn.key",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def module():
+    return transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+
+
+@pytest.fixture(scope="module")
+def artifact(module, tmp_path_factory):
+    return whisper2max.convert(module=module, output=tmp_path_factory.mktemp("small") / "artifact")
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_wrong_program_is_caught_and_its_first_row_named(artifact, module, tmp_path, monkeypatch, mutation):
+    graph, file, text, replacement, expected = MUTATIONS[mutation]
+    mutated = tmp_path / "mutated"
+    shutil.copytree(artifact.path, mutated)
+    source = (mutated / file).read_text()
+    assert source.count(text) == 1
+    (mutated / file).write_text(source.replace(text, replacement))
+
+    def one_mutated(directory, taps, target, say):
+        """Only the graph under test is compiled again; the others come from the cache."""
+        return {
+            name: compile_tapped(mutated if name == graph else artifact.path, {name: paths}, target, say)[name]
+            for name, paths in taps.items()
+        }
+
+    monkeypatch.setattr(tapped, "compile_tapped", one_mutated)
+    source = from_module(module)
+    walked = walk(source.module, source.dims)
+    report = prove(artifact.path, source, walked, "float32", load_inputs([]), versions(), print)
+    assert not report.passed
+    print(f"{mutation}: {report.explanation()}")
+    assert report.first_divergent.path == expected
+    assert report.first_divergent.of_limit > 10

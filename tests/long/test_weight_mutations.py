@@ -1,0 +1,111 @@
+"""Wrong weights under hashes that agree with them: the numbers name the layer, the audit names the tensor."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import whisper2max
+from whisper2max.artifact import open_artifact, write_manifest
+from whisper2max.comparison import spec_of
+
+# Every kind of weight of encoder and decoder; a layer is drawn for those that have one.
+KINDS = [
+    *(f"encoder.{name}" for name in ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias")),
+    *("encoder.positional_embedding", "encoder.ln_post.weight", "encoder.ln_post.bias"),
+    *(
+        f"{side}.blocks.{{layer}}.{attention}{part}"
+        for side, attentions in (("encoder", ["attn"]), ("decoder", ["attn", "cross_attn"]))
+        for attention in attentions
+        for part in (
+            "_ln.weight",
+            "_ln.bias",
+            ".query.weight",
+            ".query.bias",
+            ".key.weight",
+            ".value.weight",
+            ".value.bias",
+            ".out.weight",
+            ".out.bias",
+        )
+    ),
+    *(
+        f"{side}.blocks.{{layer}}.{part}"
+        for side in ("encoder", "decoder")
+        for part in ("mlp_ln.weight", "mlp_ln.bias", "mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias")
+    ),
+    *("decoder.token_embedding.weight", "decoder.positional_embedding", "decoder.ln.weight", "decoder.ln.bias"),
+]
+
+
+@pytest.fixture
+def resealed(tiny_en_artifact, tmp_path):
+    """Store changed weights in a copy of tiny.en, with a manifest that agrees."""
+    shutil.copytree(tiny_en_artifact.path, tmp_path / "copy")
+    weights = safetensors.numpy.load_file(tmp_path / "copy" / "weights.safetensors")
+
+    def store(name, changed):
+        safetensors.numpy.save_file({**weights, name: changed}, tmp_path / "copy" / "weights.safetensors")
+        write_manifest(tmp_path / "copy", tiny_en_artifact.manifest)
+        return open_artifact(tmp_path / "copy")
+
+    return weights, store
+
+
+def test_every_kind_of_weight_is_tried(tiny_en_artifact):
+    assert len(KINDS) >= 40
+    kinds = {re.sub(r"blocks\.\d+", "blocks.{layer}", name) for name in spec_of(tiny_en_artifact).parameters()}
+    assert set(KINDS) == kinds
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_row_of_a_wrong_weight_is_named(resealed, kind):
+    weights, store = resealed
+    random = np.random.default_rng(KINDS.index(kind))
+    name = kind.format(layer=random.integers(4))
+    changed = weights[name].copy()
+    perturb(changed, name, random)
+    artifact = store(name, changed)
+    report = whisper2max.verify(artifact.path)
+    assert not report.passed
+    row = report.first_divergent
+    assert row is not None, f"{name}: nothing diverged"
+    assert row.path == name.removesuffix(".weight").removesuffix(".bias"), report.explanation()
+    assert row.of_limit > 10, f"{name}: {row.of_limit}"
+    assert [each.name for each in report.weights.different] == [name]
+
+
+START_OF_TRANSCRIPT = 50257  # of tiny.en
+OUT_OF_REACH = ["decoder.token_embedding.weight", "encoder.conv1.weight", "decoder.blocks.2.mlp.0.weight"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_audit_names_what_no_recording_shows(resealed, seed):
+    weights, store = resealed
+    random = np.random.default_rng(seed)
+    name = OUT_OF_REACH[seed % 3]
+    changed = weights[name].copy()
+    rare = name == "decoder.token_embedding.weight"
+    place = (random.integers(30_000, 50_000), 7) if rare else tuple(random.integers(changed.shape))
+    changed[place] = np.nextafter(changed[place], np.float32(np.inf))
+    report = whisper2max.verify(store(name, changed).path)
+    assert not report.passed and report.first_divergent is None
+    (difference,) = report.weights.different
+    assert (difference.name, difference.count, difference.index) == (name, 1, tuple(map(int, place)))
+
+
+def perturb(weight, name, random):
+    """Change one output channel of a weight, or one row of a table that the sample reaches.
+
+    By a fifth of the tensor's own scale with random signs: a constant added to a row after a norm would cancel.
+    """
+    channels_last = ".conv" in name and name.endswith("weight")
+    place = random.integers(weight.shape[-1 if channels_last else 0])
+    if name == "decoder.token_embedding.weight":
+        place = START_OF_TRANSCRIPT
+    part = (..., place) if channels_last else place
+    signs = random.choice(np.array([-1, 1], np.float32), weight[part].shape)
+    weight[part] += 0.2 * np.abs(weight).max() * signs
+
