@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 import whisper2max
+from whisper2max import proof
 from whisper2max.artifact import open_artifact, write_manifest
 from whisper2max.comparison import spec_of
 
@@ -38,6 +39,61 @@ KINDS = [
     ),
     *("decoder.token_embedding.weight", "decoder.positional_embedding", "decoder.ln.weight", "decoder.ln.bias"),
 ]
+
+
+class Remembered:
+    """A reference that computes once: the checkpoint and the recording are the same for every mutation."""
+
+    def __init__(self, reference):
+        self._reference = reference
+        self._found = {}
+
+    def __getattr__(self, name):
+        return getattr(self._reference, name)
+
+    def _once(self, method, *arguments):
+        *inputs, taps, sink = arguments
+        if method not in self._found:
+            values = []
+            result = getattr(self._reference, method)(*inputs, taps, lambda *value: values.append(value))
+            self._found[method] = result, values
+        result, values = self._found[method]
+        for value in values:
+            sink(*value)
+        return result
+
+    def encode(self, *arguments):
+        return self._once("encode", *arguments)
+
+    def logits(self, *arguments):
+        return self._once("logits", *arguments)
+
+    def greedy(self, *arguments):
+        if "greedy" not in self._found:
+            self._found["greedy"] = self._reference.greedy(*arguments)
+        return self._found["greedy"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def references_compute_once():
+    """The weights of the artifact change, those of the checkpoint do not."""
+    with pytest.MonkeyPatch.context() as patch:
+        witness, judge = proof.Reference, proof.judge_of
+        patch.setattr(proof, "Reference", cache_first(lambda *given: Remembered(witness(*given))))
+        patch.setattr(proof, "judge_of", cache_first(lambda *given: Remembered(judge(*given))))
+        yield
+
+
+def cache_first(make):
+    """`make`, called the first time only."""
+    made = []
+
+    def first(*given):
+        if not made:
+            made.append(make(*given))
+        return made[0]
+
+    return first
 
 
 @pytest.fixture

@@ -72,4 +72,5 @@ def _largest(values: np.ndarray) -> float:
 
 
 def _dot(left: np.ndarray, right: np.ndarray) -> float:
-    return float(np.dot(left.reshape(-1), right.reshape(-1)))
+    # not np.dot: BLAS would start threads of its own, which fight with those of torch and MAX
+    return float(np.einsum("i,i->", left.reshape(-1), right.reshape(-1)))

@@ -56,7 +56,7 @@ def render(report: Mapping[str, Any], spectrograms: Mapping[str, np.ndarray]) ->
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"figure": figure, "share": share, "margin": margin}
+    environment.filters |= {"figure": figure, "share": share, "beside_limit": beside_limit, "margin": margin}
     rows = _rows(report)
     first = report["first_divergent"]
     divergent = None if first is None else next(row for row in rows if first.items() <= row.items())
@@ -139,6 +139,13 @@ def share(value: float) -> str:
     return f"{100 * value:.0f} %" if value >= 0.01 or value == 0 else "under 1 %"
 
 
+def beside_limit(value: float) -> str:
+    """The same as part of a sentence: "41 % of its limit", "3.2 times its limit"."""
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{share(value)} its limit" if value > 1 else f"{share(value)} of its limit"
+
+
 def margin(value: float) -> str:
     """How many times larger an error could be before it reached its limit: "2.4 ×"."""
     if value == 0:
@@ -214,7 +221,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows as columns: a text column lists its different texts and an index, figures have four digits."""
     numbers = {name: [_rounded(row[name]) for row in rows] for name in _NUMBERS}
     numbers["passed"] = [int(row["passed"]) for row in rows]
-    numbers["cosine"] = [_rounded(row["cosine"], digits=10) for row in rows]
+    numbers["off_cosine"] = [None if row["cosine"] is None else _rounded(1 - row["cosine"]) for row in rows]
     for name in ("max_abs", "rel_rmse"):
         numbers[f"limit_{name}"] = [_rounded(row["tolerance"][name]) for row in rows]
     for end, name in enumerate(("variance_min", "variance_max")):
@@ -231,8 +238,8 @@ def _indexed(texts: Sequence[str | None]) -> dict[str, list]:
     return {"values": list(numbers), "index": [numbers[text] for text in texts]}
 
 
-def _rounded(value: float | None, digits: int = 4) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
 def _picture(spectrogram: np.ndarray | None) -> dict[str, Any] | None:

@@ -6,8 +6,8 @@ torch does. Where torch is nearly exact (a sum of two numbers, a table read) the
 
     limit = multiple * max(error of torch float32, floor * epsilon)
 
-A cached step gives one position, with no others to average over, where torch's error is small by luck now and then: steps
-have multiples of their own.
+A cached step gives one position, with no others to average over, where torch's error is small by luck now and
+then: steps have multiples of their own.
 
 Measured worst ratios and the margin above them are in docs/parity.md.
 """
