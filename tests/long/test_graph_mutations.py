@@ -1,6 +1,8 @@
 """Wrong programs: every mutation of the generated graph or of a kernel is caught, and its first row is named."""
 
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from small_models import VARIANTS, transformers_module
@@ -8,10 +10,13 @@ from small_models import VARIANTS, transformers_module
 import whisper2max
 from whisper2max.build import compile_tapped
 from whisper2max.checkpoints import from_module
+from whisper2max.comparison import spec_of
 from whisper2max.conversion import versions
 from whisper2max.parity import tapped
 from whisper2max.parity.inputs import load_inputs
+from whisper2max.parity.taps import graph_taps
 from whisper2max.proof import prove
+from whisper2max.target import native_target
 from whisper2max.walker import walk
 
 # name: (graph, file, text, replacement, first row that must be named)
@@ -86,21 +91,32 @@ def artifact(module, tmp_path_factory):
     return whisper2max.convert(module=module, output=tmp_path_factory.mktemp("small") / "artifact")
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_wrong_program_is_caught_and_its_first_row_named(artifact, module, tmp_path, monkeypatch, mutation):
-    graph, file, text, replacement, expected = MUTATIONS[mutation]
-    mutated = tmp_path / "mutated"
-    shutil.copytree(artifact.path, mutated)
-    source = (mutated / file).read_text()
-    assert source.count(text) == 1
-    (mutated / file).write_text(source.replace(text, replacement))
+@pytest.fixture(scope="module")
+def mutated(artifact, tmp_path_factory):
+    """A directory for every mutation, its graph compiled, as many at a time as there are cores."""
+    directories = {}
+    for mutation, (_, file, text, replacement, _) in MUTATIONS.items():
+        directory = directories[mutation] = tmp_path_factory.mktemp("mutated") / "artifact"
+        shutil.copytree(artifact.path, directory)
+        source = (directory / file).read_text()
+        assert source.count(text) == 1, mutation
+        (directory / file).write_text(source.replace(text, replacement))
+    paths = graph_taps(spec_of(artifact))
 
-    def one_mutated(directory, taps, target, say):
-        """Only the graph under test is compiled again; the others come from the cache."""
-        return {
-            name: compile_tapped(mutated if name == graph else artifact.path, {name: paths}, target, say)[name]
-            for name, paths in taps.items()
-        }
+    def compile_one(mutation):
+        graph = MUTATIONS[mutation][0]
+        return compile_tapped(directories[mutation], {graph: paths[graph]}, native_target(), print)[graph]
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return dict(zip(MUTATIONS, pool.map(compile_one, MUTATIONS), strict=True))
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_wrong_program_is_caught_and_its_first_row_named(artifact, module, mutated, monkeypatch, mutation):
+    graph, *_, expected = MUTATIONS[mutation]
+
+    def one_mutated(*arguments):
+        return {**compile_tapped(*arguments), graph: mutated[mutation]}
 
     monkeypatch.setattr(tapped, "compile_tapped", one_mutated)
     source = from_module(module)

@@ -5,9 +5,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from whisper2max.ir import GraphSpec
-from whisper2max.parity.case import Sequence as TokenSequence
-from whisper2max.parity.case import describe, greedy_limit, prompt_of, sequence_of, step_positions, window_of
-from whisper2max.parity.report import Input, Row, TokenRow, data_order
+from whisper2max.parity.case import (
+    Transcript,
+    describe,
+    greedy_limit,
+    prompt_of,
+    step_positions,
+    transcript_of,
+    window_of,
+)
+from whisper2max.parity.report import Findings, Input, Row, TokenRow, data_order
 from whisper2max.parity.rows import compare
 from whisper2max.parity.shipped import forced_logits, greedy_tokens, token_rows
 from whisper2max.parity.tapped import TappedGraphs, Values
@@ -16,7 +23,6 @@ from whisper2max.parity.tolerances import Tolerances
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
 
-Findings = tuple[tuple[Row, ...], tuple[TokenRow, ...], tuple[Input, ...]]
 Run = tuple[str, str, int | None, Values]
 
 
@@ -46,29 +52,29 @@ def compare_artifacts(
     for name, samples in inputs:
         window = window_of(name, samples, spec.dims)
         handles = [engine.encode(window.mel[None]) for engine in engines]
-        sequence = sequence_of(prompt, greedy_tokens(engines[1], handles[1], prompt, limit, eot), spec.dims)
-        forced = [forced_logits(engine, handle, sequence) for engine, handle in zip(engines, handles, strict=True)]
+        transcript = transcript_of(prompt, greedy_tokens(engines[1], handles[1], prompt, limit, eot), spec.dims)
+        forced = [forced_logits(engine, handle, transcript) for engine, handle in zip(engines, handles, strict=True)]
         ours, theirs = (
-            [*_tapped_runs(graphs, window.mel, sequence, spec), *_shipped_runs(engine.to_numpy(handle), logits)]
+            [*_tapped_runs(graphs, window.mel, transcript, spec), *_shipped_runs(engine.to_numpy(handle), logits)]
             for graphs, engine, handle, logits in zip(tapped, engines, handles, forced, strict=True)
         )
         for (build, graph, position, got), (*_, reference) in zip(ours, theirs, strict=True):
             where = {"build": build, "graph": graph, "position": position, "input": name}
             for path, value in got.items():
                 rows.append(compare(path, **where, got=value, reference=reference[path], limits=limits))
-        tokens += token_rows(engines[0], handles[0], name, sequence, forced[0], eot)
-        described.append(describe(window, sequence, tokenizer))
+        tokens += token_rows(engines[0], handles[0], name, transcript, forced[0], eot)
+        described.append(describe(window, transcript, tokenizer))
     paths = [tap.path for tap in (*encoder_taps(spec), *prompt_taps(spec))]
     return data_order(rows, paths), tuple(tokens), tuple(described)
 
 
-def _tapped_runs(graphs: TappedGraphs, mel: np.ndarray, sequence: TokenSequence, spec: GraphSpec) -> Iterator[Run]:
+def _tapped_runs(graphs: TappedGraphs, mel: np.ndarray, transcript: Transcript, spec: GraphSpec) -> Iterator[Run]:
     states, values = graphs.encode(mel[None])
     yield "tapped", "encoder", None, values
-    picked = np.arange(len(sequence.forced), dtype=np.int64)[None]
-    yield "tapped", "prompt", None, graphs.prompt(states, np.array([sequence.fed], np.int64), picked)[1]
-    for position in step_positions(sequence.prompt, spec.dims):
-        yield "tapped", "step", position, graphs.step_after(states, sequence.fed, position)
+    picked = np.arange(len(transcript.forced), dtype=np.int64)[None]
+    yield "tapped", "prompt", None, graphs.prompt(states, np.array([transcript.fed], np.int64), picked)[1]
+    for position in step_positions(transcript.prompt, spec.dims):
+        yield "tapped", "step", position, graphs.step_after(states, transcript.fed, position)
 
 
 def _shipped_runs(states: np.ndarray, forced: tuple[np.ndarray, np.ndarray]) -> Iterator[Run]:

@@ -31,8 +31,8 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Tokens to feed to a decoder.
+class Transcript:
+    """What torch hears in a window, as tokens to feed to a decoder.
 
     Attributes:
         prompt: start of transcript, language, task, no timestamps.
@@ -69,11 +69,11 @@ def greedy_limit(tokenizer: Tokenizer, dims: ModelDimensions) -> int:
     return min(TOKEN_LIMIT, dims.n_text_ctx - len(prompt_of(tokenizer)))
 
 
-def sequence_of(prompt: list[int], greedy: list[int], dims: ModelDimensions) -> Sequence:
+def transcript_of(prompt: list[int], greedy: list[int], dims: ModelDimensions) -> Transcript:
     """Repeat a transcript until it fills the text context."""
-    transcript = prompt + greedy
-    repeats = -(-dims.n_text_ctx // len(transcript))
-    return Sequence(prompt, greedy, (transcript * repeats)[: dims.n_text_ctx])
+    once = prompt + greedy
+    repeats = -(-dims.n_text_ctx // len(once))
+    return Transcript(prompt, greedy, (once * repeats)[: dims.n_text_ctx])
 
 
 def step_positions(prompt: list[int], dims: ModelDimensions) -> tuple[int, ...]:
@@ -81,6 +81,6 @@ def step_positions(prompt: list[int], dims: ModelDimensions) -> tuple[int, ...]:
     return tuple(sorted({len(prompt), dims.n_text_ctx // 2, dims.n_text_ctx - 1}))
 
 
-def describe(window: Window, sequence: Sequence, tokenizer: Tokenizer) -> Input:
+def describe(window: Window, transcript: Transcript, tokenizer: Tokenizer) -> Input:
     """What the report says about the recording."""
-    return Input(window.name, window.seconds, tokenizer.decode(sequence.greedy).strip())
+    return Input(window.name, window.seconds, tokenizer.decode(transcript.greedy).strip())

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,19 @@ def write_report(directory: Path, report: ParityReport, inputs: Sequence[tuple[s
     directory.mkdir(parents=True, exist_ok=True)
     found = report.to_dict()
     spectrograms = {name: values if values.ndim == 2 else _spectrogram(values) for name, values in inputs}
-    texts = {"parity.json": json.dumps(found, indent=1) + "\n", "parity.html": render(found, spectrograms)}
+    texts = {"parity.json": _text(found), "parity.html": render(found, spectrograms)}
     for name, text in texts.items():
         (directory / name).unlink(missing_ok=True)
         (directory / name).write_text(text, encoding="utf-8")
+
+
+def _text(found: dict[str, Any]) -> str:
+    """JSON with a line for every field and for every entry of a list: a row is a line, and can be searched for."""
+    fields = []
+    for name, value in found.items():
+        entries = ",\n  ".join(map(json.dumps, value)) if isinstance(value, list) else ""
+        fields.append(f'"{name}": ' + (f"[\n  {entries}\n ]" if entries else json.dumps(value)))
+    return "{\n " + ",\n ".join(fields) + "\n}\n"
 
 
 def _spectrogram(samples: np.ndarray) -> np.ndarray:

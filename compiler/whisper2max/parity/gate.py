@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from whisper2max.ir import GraphSpec
-from whisper2max.parity.case import Sequence as TokenSequence
-from whisper2max.parity.case import Window, describe, greedy_limit, prompt_of, sequence_of, window_of
+from whisper2max.parity.case import Transcript, Window, describe, greedy_limit, prompt_of, transcript_of, window_of
 from whisper2max.parity.isolated import compare_blocks
 from whisper2max.parity.kept import Keeper
 from whisper2max.parity.layers import Judgement, Outcome, References, compare_layers
 from whisper2max.parity.reference import reference_log_mel
-from whisper2max.parity.report import Input, Row, TokenRow, data_order
+from whisper2max.parity.report import Findings, Input, Row, TokenRow, data_order
 from whisper2max.parity.rows import compare
 from whisper2max.parity.shipped import forced_logits, token_rows
 from whisper2max.parity.tapped import BlockGraphs, TappedGraphs
@@ -23,8 +22,6 @@ from whisper2max.parity.taps import LOGITS, encoder_taps, prompt_taps
 from whisper2max.parity.tolerances import TOLERANCES, Tolerances
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
-
-Findings = tuple[tuple[Row, ...], tuple[TokenRow, ...], tuple[Input, ...]]
 
 
 def judge(
@@ -45,7 +42,7 @@ def judge(
         blocks: single blocks, to compare them on the references' own inputs too; None to leave that out.
         references: the module they came from, in float32 and float64.
         spec: of the walked module.
-        tokenizer: gives the start sequence and end of text.
+        tokenizer: gives the prompt and end of text.
         inputs: names and float32 samples at 16 kHz.
         keeper: collects parts of the references for a later replay; None to keep nothing.
 
@@ -59,8 +56,8 @@ def judge(
     prompt, eot = prompt_of(tokenizer), tokenizer.special.eot
     limit = greedy_limit(tokenizer, spec.dims)
 
-    def decode(states: np.ndarray) -> TokenSequence:
-        return sequence_of(prompt, references.witness.greedy(prompt, states, limit, eot), spec.dims)
+    def decode(states: np.ndarray) -> Transcript:
+        return transcript_of(prompt, references.witness.greedy(prompt, states, limit, eot), spec.dims)
 
     for name, samples in inputs:
         window = window_of(name, samples, spec.dims)
@@ -68,26 +65,26 @@ def judge(
         rows.append(log_mel_row(window, limits))
         outcome = compare_layers(judgement, tapped, spec, window, decode)
         if blocks is not None:
-            compare_blocks(judgement, blocks, spec, window, outcome.sequence)
+            compare_blocks(judgement, blocks, spec, window, outcome.transcript)
         tokens += _judge_shipped(engine, judgement, outcome, window, eot)
         if keeper is not None:
-            keeper.keep_window(window, outcome.sequence)
-        described.append(describe(window, outcome.sequence, tokenizer))
+            keeper.keep_window(window, outcome.transcript)
+        described.append(describe(window, outcome.transcript, tokenizer))
     paths = [tap.path for tap in (*encoder_taps(spec), *prompt_taps(spec))]
     return data_order(rows, paths), tuple(tokens), tuple(described)
 
 
 def _judge_shipped(engine: Engine, judgement: Judgement, outcome: Outcome, window: Window, eot: int) -> list[TokenRow]:
-    sequence = outcome.sequence
+    transcript = outcome.transcript
     exact_states, states = outcome.states
     exact_logits, logits = outcome.logits
     handle = engine.encode(window.mel[None])
     judgement.add("encoder.ln_post", "shipped", "encoder", engine.to_numpy(handle), states, exact_states)
-    forced = forced_logits(engine, handle, sequence)
-    first = len(sequence.prompt) - 1
+    forced = forced_logits(engine, handle, transcript)
+    first = len(transcript.prompt) - 1
     judgement.add(LOGITS, "shipped", "prompt", forced[0], logits, exact_logits)
     judgement.add(LOGITS, "shipped", "step", forced[1], logits[:, first:], exact_logits[:, first:])
-    return token_rows(engine, handle, window.name, sequence, forced, eot)
+    return token_rows(engine, handle, window.name, transcript, forced, eot)
 
 
 def log_mel_row(window: Window, limits: Tolerances) -> Row:

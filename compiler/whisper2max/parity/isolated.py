@@ -9,7 +9,7 @@ import numpy as np
 
 from whisper2max.errors import ParityError
 from whisper2max.ir import GraphSpec
-from whisper2max.parity.case import Sequence, Window
+from whisper2max.parity.case import Transcript, Window
 from whisper2max.parity.layers import Judgement
 from whisper2max.parity.reference import Reference, Sink
 from whisper2max.parity.tapped import BlockGraphs, Values
@@ -20,10 +20,10 @@ Run = Callable[[Reference, tuple[Tap, ...], Sink], np.ndarray]
 
 
 def compare_blocks(
-    judgement: Judgement, graphs: BlockGraphs, spec: GraphSpec, window: Window, sequence: Sequence
+    judgement: Judgement, graphs: BlockGraphs, spec: GraphSpec, window: Window, transcript: Transcript
 ) -> None:
     """Compare every block of encoder and decoder on one window; rows are added to `judgement`."""
-    mel, fed = window.mel[None], np.array([sequence.fed], np.int64)
+    mel, fed = window.mel[None], np.array([transcript.fed], np.int64)
 
     def encode(reference: Reference, taps: tuple[Tap, ...], sink: Sink) -> np.ndarray:
         return reference.encode(mel, taps, sink)

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors.numpy
 
 from whisper2max.errors import ArtifactError
-from whisper2max.parity.case import Sequence, Window
+from whisper2max.parity.case import Transcript, Window
 from whisper2max.parity.report import Row
 
 FILE = "reference.safetensors"
@@ -49,10 +49,10 @@ class Keeper:
             "tolerance": row.tolerance,
         }
 
-    def keep_window(self, window: Window, sequence: Sequence) -> None:
+    def keep_window(self, window: Window, transcript: Transcript) -> None:
         """Keep the features and tokens of one input."""
         self.tensors[f"mel/{window.name}"] = window.mel
-        tokens = {"prompt": sequence.prompt, "greedy": sequence.greedy}
+        tokens = {"prompt": transcript.prompt, "greedy": transcript.greedy}
         self.inputs.append({"name": window.name, "seconds": window.seconds, **tokens})
 
     def write(self, directory: Path, judged_by: str) -> None:

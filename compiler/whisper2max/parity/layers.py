@@ -7,7 +7,7 @@ import numpy as np
 
 from whisper2max.errors import ParityError
 from whisper2max.ir import GraphSpec
-from whisper2max.parity.case import Sequence, Window, step_positions
+from whisper2max.parity.case import Transcript, Window, step_positions
 from whisper2max.parity.figures import measure, require_usable
 from whisper2max.parity.reference import Reference
 from whisper2max.parity.report import Row
@@ -24,12 +24,12 @@ class Outcome:
     Attributes:
         states: audio states of the judge, float64 [1, n_audio_ctx, n_audio_state], and of the witness.
         logits: of the judge on the forced tokens, float64 [1, length, n_vocab], and of the witness.
-        sequence: the tokens that were fed.
+        transcript: the tokens that were fed.
     """
 
     states: tuple[np.ndarray, np.ndarray]
     logits: tuple[np.ndarray, np.ndarray]
-    sequence: Sequence
+    transcript: Transcript
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def compare_layers(
     graphs: TappedGraphs,
     spec: GraphSpec,
     window: Window,
-    decode: Callable[[np.ndarray], Sequence],
+    decode: Callable[[np.ndarray], Transcript],
 ) -> Outcome:
     """Compare every value of encoder, prompt and steps on one window.
 
@@ -131,11 +131,11 @@ def compare_layers(
     exact_states = references.judge.encode(window.mel[None], encoder_taps(spec), judge_encoder)
     _require_all_compared(got)
 
-    sequence = decode(states)
-    fed, forced = np.array([sequence.fed], np.int64), len(sequence.forced)
+    transcript = decode(states)
+    fed, forced = np.array([transcript.fed], np.int64), len(transcript.forced)
     _, got = graphs.prompt(handle, fed, np.arange(forced, dtype=np.int64)[None])
-    positions = step_positions(sequence.prompt, spec.dims)
-    steps = {position: graphs.step_after(handle, sequence.fed, position) for position in positions}
+    positions = step_positions(transcript.prompt, spec.dims)
+    steps = {position: graphs.step_after(handle, transcript.fed, position) for position in positions}
     stepped = {tap.path for tap in step_taps(spec)}
     keep, witness = _keeper()
     logits = references.witness.logits(fed, states, prompt_taps(spec), keep)
@@ -153,7 +153,7 @@ def compare_layers(
     exact_logits = references.judge.logits(fed, exact_states, prompt_taps(spec), judge_decoder)
     _require_all_compared(got, *steps.values())
     ends = slice(forced)
-    return Outcome((exact_states, states), (exact_logits[:, ends], logits[:, ends]), sequence)
+    return Outcome((exact_states, states), (exact_logits[:, ends], logits[:, ends]), transcript)
 
 
 def _keeper() -> tuple[Callable, Values]:

@@ -12,17 +12,15 @@ import numpy as np
 from whisper2max.artifact import Artifact
 from whisper2max.errors import UsageError
 from whisper2max.ir import GraphSpec
-from whisper2max.parity.case import Sequence, Window, describe, sequence_of, step_positions
+from whisper2max.parity.case import Transcript, Window, describe, step_positions, transcript_of
 from whisper2max.parity.kept import FILE, Kept, read_kept, seeded_frames, value_key
-from whisper2max.parity.report import Input, Row, TokenRow, data_order
+from whisper2max.parity.report import Findings, Input, Row, TokenRow, data_order
 from whisper2max.parity.rows import compare, within
 from whisper2max.parity.shipped import forced_logits, token_rows
 from whisper2max.parity.tapped import TappedGraphs
 from whisper2max.parity.taps import LOGITS, encoder_taps, prompt_taps
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
-
-Findings = tuple[tuple[Row, ...], tuple[TokenRow, ...], tuple[Input, ...]]
 
 
 def replay(artifact: Artifact, engine: Engine, spec: GraphSpec, say: Callable[[str], None]) -> tuple[Findings, Kept]:
@@ -47,39 +45,39 @@ def replay(artifact: Artifact, engine: Engine, spec: GraphSpec, say: Callable[[s
     for entry in kept.inputs:
         mel = kept.tensors[f"mel/{entry['name']}"]
         window = Window(entry["name"], entry["seconds"], np.empty(0, np.float32), mel)
-        sequence = sequence_of(entry["prompt"], entry["greedy"], spec.dims)
-        described.append(describe(window, sequence, tokenizer))
-        tokens += _replay_shipped(engine, kept, window, sequence, tokenizer.special.eot, rows)
+        transcript = transcript_of(entry["prompt"], entry["greedy"], spec.dims)
+        described.append(describe(window, transcript, tokenizer))
+        tokens += _replay_shipped(engine, kept, window, transcript, tokenizer.special.eot, rows)
     if not all(row.passed for row in rows):
         tapped = TappedGraphs(artifact.path, spec, say)
         for entry in kept.inputs:
-            sequence = sequence_of(entry["prompt"], entry["greedy"], spec.dims)
-            _replay_tapped(tapped, kept, entry["name"], sequence, spec, rows)
+            transcript = transcript_of(entry["prompt"], entry["greedy"], spec.dims)
+            _replay_tapped(tapped, kept, entry["name"], transcript, spec, rows)
     paths = [tap.path for tap in (*encoder_taps(spec), *prompt_taps(spec))]
     return (data_order(rows, paths), tuple(tokens), tuple(described)), kept
 
 
 def _replay_shipped(
-    engine: Engine, kept: Kept, window: Window, sequence: Sequence, eot: int, rows: list[Row]
+    engine: Engine, kept: Kept, window: Window, transcript: Transcript, eot: int, rows: list[Row]
 ) -> list[TokenRow]:
     name = window.name
     handle = engine.encode(window.mel[None])
     rows.append(_row(kept, name, "shipped", "encoder", None, "encoder.ln_post", engine.to_numpy(handle)))
-    forced = forced_logits(engine, handle, sequence)
+    forced = forced_logits(engine, handle, transcript)
     rows += [_row(kept, name, "shipped", graph, None, LOGITS, forced[n]) for n, graph in enumerate(("prompt", "step"))]
-    return token_rows(engine, handle, name, sequence, forced, eot)
+    return token_rows(engine, handle, name, transcript, forced, eot)
 
 
 def _replay_tapped(
-    graphs: TappedGraphs, kept: Kept, name: str, sequence: Sequence, spec: GraphSpec, rows: list[Row]
+    graphs: TappedGraphs, kept: Kept, name: str, transcript: Transcript, spec: GraphSpec, rows: list[Row]
 ) -> None:
     handle, values = graphs.encode(kept.tensors[f"mel/{name}"][None])
     rows += [_row(kept, name, "tapped", "encoder", None, path, value) for path, value in values.items()]
-    picked = np.arange(len(sequence.forced), dtype=np.int64)[None]
-    _, values = graphs.prompt(handle, np.array([sequence.fed], np.int64), picked)
+    picked = np.arange(len(transcript.forced), dtype=np.int64)[None]
+    _, values = graphs.prompt(handle, np.array([transcript.fed], np.int64), picked)
     rows += [_row(kept, name, "tapped", "prompt", None, path, value) for path, value in values.items()]
-    for position in step_positions(sequence.prompt, spec.dims):
-        values = graphs.step_after(handle, sequence.fed, position)
+    for position in step_positions(transcript.prompt, spec.dims):
+        values = graphs.step_after(handle, transcript.fed, position)
         rows += [_row(kept, name, "tapped", "step", position, path, value) for path, value in values.items()]
 
 

@@ -139,6 +139,10 @@ class WeightAudit:
     different: tuple[WeightDifference, ...]
 
 
+# What a comparison of some kind found: tensors in data order, tokens, and what the inputs were.
+Findings = tuple[tuple[Row, ...], tuple[TokenRow, ...], tuple[Input, ...]]
+
+
 @dataclass(frozen=True)
 class ParityReport:
     """Outcome of comparing compiled graphs with a reference.

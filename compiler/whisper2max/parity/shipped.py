@@ -3,22 +3,22 @@
 import numpy as np
 from max.driver import Buffer
 
-from whisper2max.parity.case import Sequence
+from whisper2max.parity.case import Transcript
 from whisper2max.parity.report import TokenRow
 from whisper2max.runtime.engine import Engine
 
 
-def forced_logits(engine: Engine, states: Buffer, sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
+def forced_logits(engine: Engine, states: Buffer, transcript: Transcript) -> tuple[np.ndarray, np.ndarray]:
     """Teacher-forced logits of one row, float32 [1, length, n_vocab].
 
     Returns:
         Of every position through the prompt graph; and from the last of the prompt on, token by token through
         the step graph.
     """
-    forced = np.array([sequence.forced], np.int64)
+    forced = np.array([transcript.forced], np.int64)
     every = np.arange(forced.shape[1], dtype=np.int64)[None]
     prompted, _ = engine.prompt(states, forced, every)
-    first = len(sequence.prompt) - 1
+    first = len(transcript.prompt) - 1
     logits, session = engine.prompt(states, forced[:, : first + 1], np.array([[first]], np.int64))
     stepped = [logits[:, 0]]
     for position in range(first + 1, forced.shape[1]):
@@ -40,18 +40,18 @@ def token_rows(
     engine: Engine,
     states: Buffer,
     name: str,
-    sequence: Sequence,
+    transcript: Transcript,
     forced: tuple[np.ndarray, np.ndarray],
     eot: int,
 ) -> list[TokenRow]:
     """Teacher-forced tokens of the logits that `forced_logits` gave, and free-running ones, beside the expected."""
     prompted, stepped = forced
-    first = len(sequence.prompt) - 1
-    free = greedy_tokens(engine, states, sequence.prompt, len(sequence.greedy), eot)
+    first = len(transcript.prompt) - 1
+    free = greedy_tokens(engine, states, transcript.prompt, len(transcript.greedy), eot)
     return [
-        _token_row(name, "prompt", prompted[0, first:].argmax(-1).tolist(), sequence.greedy),
-        _token_row(name, "step", stepped[0].argmax(-1).tolist(), sequence.greedy),
-        _token_row(name, "free", free, sequence.greedy),
+        _token_row(name, "prompt", prompted[0, first:].argmax(-1).tolist(), transcript.greedy),
+        _token_row(name, "step", stepped[0].argmax(-1).tolist(), transcript.greedy),
+        _token_row(name, "free", free, transcript.greedy),
     ]
 
 
