@@ -6,9 +6,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long examples lint sample clean
+.PHONY: help env demo test test-long examples bench lint sample clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +36,13 @@ examples: $(STAMP) ## rewrite docs/examples/base from a new conversion
 	$(BIN)/whisper2max convert --size base --force
 	mkdir -p docs/examples/base
 	cp artifacts/base/model.py artifacts/base/manifest.json artifacts/base/parity.json artifacts/base/parity.html docs/examples/base/
+
+bench: $(BENCH_STAMP) ## this project and its peers side by side; about an hour
+	$(BIN)/python benchmarks/run.py
+
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -e ".[bench]" -c constraints.txt
+	@touch $@
 
 lint: $(STAMP) ## ruff, without changing anything
 	$(BIN)/ruff check .

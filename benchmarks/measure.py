@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 WARM_UP = 3
@@ -21,10 +21,17 @@ def median_seconds(call: Callable[[int], object], runs: int) -> float:
     return statistics.median(seconds[WARM_UP:])
 
 
-def conditions() -> str:
-    """Processor, CPUs, versions and date on one line."""
+def conditions(packages: Sequence[str] = ("max", "whisper2max")) -> str:
+    """Processor, CPUs, versions of the packages, and date on one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("max", "whisper2max"))
+    versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     cpus = len(os.sched_getaffinity(0))
     return f"{names[0] if names else platform.machine()}, {cpus} CPUs, {versions}, {time.strftime('%Y-%m-%d')}"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,4 +1,13 @@
 """Custom ops of whisper2max, registered by importing each kernel's file."""
 
+from .attention import Attention
 from .cached_attention import CachedAttention
-from .cross_attention import CrossAttention
+from .conv1d import Conv1d
+from .embedding import Embedding, EmbeddingInt8
+from .layer_norm import LayerNorm
+from .linear import Linear, LinearAdd, LinearInt8, LinearInt8Add
+from .pack_keys import PackKeys
+from .pack_values import PackValues
+from .pick_rows import PickRows
+from .positions import AddPositions
+from .log_mel import LogMel

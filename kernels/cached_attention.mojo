@@ -7,7 +7,7 @@ cache first, then each new token attends to the prefix that ends with itself:
                         [ earlier tokens | new k or v   | not read              ]
     token t sees        [===========================t]
 
-One task is one head of one row, so nothing is shared between tasks and nothing is copied.
+A task takes heads of a row, so nothing is shared between tasks and nothing is copied.
 """
 
 import extensibility
@@ -17,12 +17,13 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .attend import attend
+from .tasks import tasks_worth
 
 
 @extensibility.register("whisper2max.cached_attention")
 struct CachedAttention:
-    """Shapes: query, key, value and output [batch, length, state]; positions [batch];
-    caches [layers, batch, n_text_ctx, state]. CPU only."""
+    """Shapes: query, key, value and output [batch, length, state]; positions [batch], or
+    [1] for all rows alike; caches [layers, batch, n_text_ctx, state]. CPU only."""
 
     @staticmethod
     def execute[
@@ -45,7 +46,10 @@ struct CachedAttention:
         var heads = state // head_dim
         if cache_k.dim_size(1) != batch or cache_v.dim_size(1) != batch:
             raise Error("cached_attention: the caches hold another number of rows than the query")
-        for row in range(batch):
+        var shared = positions.dim_size(0) == 1
+        if not shared and positions.dim_size(0) != batch:
+            raise Error("cached_attention: positions are given for another number of rows")
+        for row in range(positions.dim_size(0)):
             var position = Int(positions[row])
             if position < 0 or position + length > context:
                 raise Error("cached_attention: a position lies outside the text context")
@@ -56,10 +60,10 @@ struct CachedAttention:
         var keys = cache_k.unsafe_ptr()
         var values = cache_v.unsafe_ptr()
 
-        def one_head(task: Int) {imm}:
-            var row = task // heads
-            var head = (task % heads) * head_dim
-            var position = Int(positions[row])
+        def one_head(place: Int) {imm}:
+            var row = place // heads
+            var head = (place % heads) * head_dim
+            var position = Int(positions[0 if shared else row])
             var prefix = (layer * batch + row) * context * state + head
             for t in range(length):
                 var new = (row * length + t) * state + head
@@ -80,4 +84,13 @@ struct CachedAttention:
                     state,
                 )
 
-        sync_parallelize(one_head, batch * heads)
+        var read = 0
+        for row in range(batch):
+            read += length * (Int(positions[0 if shared else row]) + length) * state * 8
+        var tasks = tasks_worth(read, batch * heads)
+
+        def some_heads(task: Int) {imm}:
+            for place in range(task * batch * heads // tasks, (task + 1) * batch * heads // tasks):
+                one_head(place)
+
+        sync_parallelize(some_heads, tasks)

@@ -4,6 +4,7 @@ Names and behaviour follow openai-whisper's `whisper/decoding.py` at temperature
 each row has its own options, so its own prompt length and its own end.
 """
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -177,8 +178,8 @@ def _main_loop(engine, states, tokenizer: Tokenizer, rows: "list[_Row]") -> None
                 row.sample(row_logits, scratch)
         if all(row.finished for row in rows):
             return
-        last_position = engine.dims.n_text_ctx - 1
-        positions = np.array([min(len(row.tokens) - 1, last_position) for row in rows], np.int64)
+        # a finished row goes on at position 0, where attention to its own tokens costs least
+        positions = np.array([0 if row.finished else len(row.tokens) - 1 for row in rows], np.int64)
         logits = np.asarray(session.step(np.array([row.tokens[-1] for row in rows], np.int64), positions))
 
 
@@ -189,6 +190,7 @@ class _Row:
         tokens: the prompt and the tokens sampled so far, the end of the text included.
         sample_begin: length of the prompt.
         sot_index: where in the prompt the transcript starts.
+        last_timestamp: the latest timestamp sampled, None before the first.
         finished: whether no further token is wanted.
     """
 
@@ -197,7 +199,8 @@ class _Row:
         self.special = tokenizer.special
         self.n_text_ctx = n_text_ctx
         self.sample_len = options.sample_len or n_text_ctx // 2
-        self.without_timestamps = options.without_timestamps
+        # where timestamps begin to follow rules of their own; without them the whole vocabulary is text
+        self.rules_begin = tokenizer.n_vocab if options.without_timestamps else self.special.timestamp_begin
         self.tokens, self.sot_index = self._initial_tokens(tokenizer, options)
         self.sample_begin = len(self.tokens)
         self.bias = _suppression(tokenizer, options)
@@ -206,6 +209,7 @@ class _Row:
         if options.max_initial_timestamp:
             steps = round(options.max_initial_timestamp / SECONDS_PER_TIMESTAMP)
             self.latest_initial_timestamp = self.special.timestamp_begin + steps
+        self.last_timestamp = None
         self.sum_logprob = np.float32(0)
         self.no_speech_prob = np.nan
         self.finished = False
@@ -244,43 +248,47 @@ class _Row:
         scores = np.add(logits, self.bias, out=scratch)
         if len(self.tokens) == self.sample_begin:
             scores[self.begin_suppressed] = -np.inf
-        first = 0 if self.without_timestamps else self._apply_timestamp_rules(scores)
-        scores = scores[first:]
-        best = int(scores.argmax())
-        highest = scores[best]
-        if not np.isfinite(highest):
+        begin = self.rules_begin
+        timestamps = scores[begin:]
+        if timestamps.size:
+            self._apply_timestamp_rules(scores)
+        token = int(scores.argmax())
+        if not math.isfinite(scores[token]):
             raise ArtifactError(
-                f"No token may stand at position {len(self.tokens)}, the highest logit is {highest}: "
+                f"No token may stand at position {len(self.tokens)}, the highest logit is {scores[token]}: "
                 "suppress_tokens holds all that may follow, or the model is damaged; verify the artifact."
             )
-        scores -= highest
-        self.sum_logprob -= np.log(np.exp(scores, out=scores).sum())
-        self.tokens.append(first + best)
+        # one of the timestamps is sampled if together they are more probable than any text
+        if token < begin and _log_sum_exp(timestamps) > scores[token]:
+            token = begin + int(timestamps.argmax())
+        candidates = timestamps if token >= begin else scores
+        candidates -= scores[token]
+        self.sum_logprob -= np.log(np.exp(candidates, out=candidates).sum())
+        self.tokens.append(token)
+        if token >= self.special.timestamp_begin:
+            self.last_timestamp = token
         n_sampled = len(self.tokens) - self.sample_begin
-        self.finished = (
-            self.tokens[-1] == self.special.eot or n_sampled >= self.sample_len or len(self.tokens) > self.n_text_ctx
-        )
+        self.finished = token == self.special.eot or n_sampled >= self.sample_len or len(self.tokens) > self.n_text_ctx
 
-    def _apply_timestamp_rules(self, scores: np.ndarray) -> int:
-        """Rules out what may not follow, in place, and returns the first id that may be sampled."""
+    def _apply_timestamp_rules(self, scores: np.ndarray) -> None:
+        """Rules out what may not follow, in place."""
         begin, eot = self.special.timestamp_begin, self.special.eot
-        sampled = self.tokens[self.sample_begin :]
-        if not sampled:
+        n_sampled = len(self.tokens) - self.sample_begin
+        if n_sampled == 0:
             scores[:begin] = -np.inf
             scores[self.latest_initial_timestamp + 1 :] = -np.inf
-        else:
-            last_was_timestamp = sampled[-1] >= begin
-            penultimate_was_timestamp = len(sampled) < 2 or sampled[-2] >= begin
-            if last_was_timestamp and penultimate_was_timestamp:
-                scores[begin:] = -np.inf
-            elif last_was_timestamp:
-                scores[:eot] = -np.inf
-            last_timestamp = next((token for token in reversed(sampled) if token >= begin), None)
-            if last_timestamp is not None:
-                closes = last_was_timestamp and not penultimate_was_timestamp
-                # a segment may begin where the last one ended, but may not end where it began
-                scores[begin : last_timestamp if closes else last_timestamp + 1] = -np.inf
-        return begin if _timestamps_outweigh(scores[:begin], scores[begin:]) else 0
+            return
+        last_was_timestamp = self.tokens[-1] >= begin
+        penultimate_was_timestamp = n_sampled < 2 or self.tokens[-2] >= begin
+        if last_was_timestamp and penultimate_was_timestamp:
+            scores[begin:] = -np.inf
+        elif last_was_timestamp:
+            # a segment may begin where the last one ended
+            scores[:eot] = -np.inf
+            scores[begin : self.last_timestamp] = -np.inf
+        elif self.last_timestamp is not None:
+            # but may not end where it began
+            scores[begin : self.last_timestamp + 1] = -np.inf
 
     def result(self, tokenizer: Tokenizer, language_probs: dict[str, float] | None) -> DecodingResult:
         sampled = self.tokens[self.sample_begin :]
@@ -329,13 +337,12 @@ def _suppression(tokenizer: Tokenizer, options: DecodingOptions) -> np.ndarray:
     return bias
 
 
-def _timestamps_outweigh(text: np.ndarray, timestamps: np.ndarray) -> bool:
-    """Whether all timestamps together are more probable than the most probable other token."""
-    highest = timestamps.max()
+def _log_sum_exp(scores: np.ndarray) -> float:
+    """The logarithm of the sum of the exponentials; minus infinity where nothing may be sampled."""
+    highest = scores.max(initial=-np.inf)
     if highest == -np.inf:
-        return False
-    # the normaliser of the softmax is the same on both sides
-    return bool(highest + np.log(np.exp(timestamps - highest).sum()) > text.max())
+        return -math.inf
+    return highest + np.log(np.exp(scores - highest).sum())
 
 
 def _probability(logits: np.ndarray, token: int) -> float:

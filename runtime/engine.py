@@ -15,7 +15,7 @@ from max.engine import Model, read
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import ArtifactError, UsageError
 from whisper2max.runtime.threads import shared_session
-from whisper2max.runtime.weights import map_weights
+from whisper2max.runtime.weights import map_weights, registry
 
 
 class Engine:
@@ -39,7 +39,7 @@ class Engine:
 
     def _load(self, mef: Path) -> Model:
         try:
-            return self._session.init(read(mef), weights_registry=self._weights)
+            return self._session.init(read(mef), weights_registry=registry(self._weights))
         except (RuntimeError, ValueError) as error:
             raise ArtifactError(
                 f"{mef.name} cannot be loaded with these weights: {error}. Run `whisper2max compile` on the artifact."
@@ -78,17 +78,19 @@ class Engine:
         """Decode prompts from position 0.
 
         Args:
-            states: handle from `encode`, [batch, ...].
+            states: handle from `encode`, [audios, ...]; with fewer audios than rows, batch / audios neighbouring
+                rows hear the same audio, which is read once for all of them.
             tokens: int64 [batch, length], rows padded on the right with any id.
             picked: int64 [batch, n], positions in each row whose logits are wanted.
 
         Returns:
             Logits float32 [batch, n, n_vocab], and the session to continue with.
         """
-        batch = states.shape[0]
-        if tokens.ndim != 2 or tokens.shape[0] != batch or picked.ndim != 2 or picked.shape[0] != batch:
+        batch = tokens.shape[0]
+        if tokens.ndim != 2 or batch % states.shape[0] or picked.ndim != 2 or picked.shape[0] != batch:
             raise UsageError(
-                f"{batch} rows of audio states, but tokens are {list(tokens.shape)} and picked {list(picked.shape)}"
+                f"{states.shape[0]} rows of audio states, but tokens are {list(tokens.shape)} and picked "
+                f"{list(picked.shape)}"
             )
         if not 0 < tokens.shape[1] <= self.dims.n_text_ctx:
             raise UsageError(f"a prompt has {tokens.shape[1]} tokens, expected 1 to {self.dims.n_text_ctx}")

@@ -1,14 +1,17 @@
 """Recordings of any length to segments of text with times.
 
 The loop is that of openai-whisper's `transcribe` at temperature 0: windows of 30 s, each beginning where the
-timestamps of the one before ended. The names of options and results are faster-whisper's.
+timestamps of the one before ended. With a batch size, the windows are cut at pauses beforehand and decoded several at
+a time, as by faster-whisper's `BatchedInferencePipeline`. The names of options and results are faster-whisper's.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from whisper2max.errors import UsageError
 from whisper2max.runtime.audio import SAMPLE_RATE
 from whisper2max.runtime.decoding import (
     DecodingOptions,
@@ -19,10 +22,13 @@ from whisper2max.runtime.decoding import (
     detect_language,
 )
 from whisper2max.runtime.features import FRAMES_PER_SECOND, HOP_LENGTH, log_mel, pad_or_trim
+from whisper2max.runtime.pauses import cut_at_pauses
 from whisper2max.runtime.tokens import Tokenizer
 
 FRAMES_PER_TOKEN = 2
 SECONDS_PER_TOKEN = FRAMES_PER_TOKEN * HOP_LENGTH / SAMPLE_RATE
+# Less than this at the end of a window that was cut at a pause is the pause.
+SHORTEST_REST_FRAMES = FRAMES_PER_SECOND // 2
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class TranscriptionOptions:
     suppress_tokens: Sequence[int] | None
     max_initial_timestamp: float | None
     prefix: str | Sequence[int] | None
+    batch_size: int | None
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,7 @@ def transcribe(
     suppress_tokens: Sequence[int] | None = (-1,),
     max_initial_timestamp: float | None = 1.0,
     prefix: str | Sequence[int] | None = None,
+    batch_size: int | None = None,
 ) -> tuple[Iterator[Segment], TranscriptionInfo]:
     """Transcribes a recording, window by window as the segments are asked for.
 
@@ -114,13 +122,17 @@ def transcribe(
         samples: float32 [samples], mono, 16 kHz, as `load_audio` gives them.
         language: code or English name; None detects it in the first window.
         task: "transcribe", or "translate" into English.
-        initial_prompt: text or token ids before the first window, such as names that will be spoken.
-        condition_on_previous_text: whether each window is decoded after the text of those before it.
+        initial_prompt: text or token ids before the first window, such as names that will be spoken; in
+            batches, before every window.
+        condition_on_previous_text: whether each window is decoded after the text of those before it; in
+            batches none is, whatever is asked.
         no_speech_threshold: a window is silent if its probability of no speech is above this; None: never.
         log_prob_threshold: a window whose mean log-probability is above this is not silent even so.
         without_timestamps: one segment for each window of 30 s, text alone.
         suppress_blank, suppress_tokens, max_initial_timestamp, prefix: see `DecodingOptions`; the prefix
             begins every window, as in openai-whisper.
+        batch_size: windows to encode and decode together, cut at pauses. None decodes one after the other, as
+            openai-whisper does.
 
     Returns:
         An iterator over the segments, which does the work, and what is known before it.
@@ -139,16 +151,23 @@ def transcribe(
         max_initial_timestamp=max_initial_timestamp,
     )
     check_options(tokenizer, engine.dims.n_text_ctx, window_options)
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}; expected 1 or more windows, or None to decode in turn.")
     language = check_language(tokenizer, language, task)
     n_frames = engine.dims.n_frames
     mel = log_mel(samples, engine.dims.n_mels, padding=n_frames * HOP_LENGTH)
+    content_frames = mel.shape[1] - n_frames
+    windows = None if batch_size is None else cut_at_pauses(mel[:, :content_frames], n_frames)
     first_states, probabilities = None, None
     if language is None:
         # openai-whisper detects on a window padded with silence and decodes one padded with zeros; detecting
         # on the latter saves a second encoding, and is what its own `decode` does
-        content_frames = min(mel.shape[1] - n_frames, n_frames)
-        first_states = engine.encode(pad_or_trim(mel[:, :content_frames], n_frames)[None])
-        probabilities = detect_language(engine, first_states, tokenizer)[0]
+        first_batch = windows[:batch_size] if windows else [(0, min(content_frames, n_frames))]
+        first_states = engine.encode(_stacked(mel, first_batch, n_frames))
+        first_window = first_states
+        if len(first_batch) > 1:
+            first_window = engine.to_states(engine.to_numpy(first_states)[:1])
+        probabilities = detect_language(engine, first_window, tokenizer)[0]
         language = max(probabilities, key=probabilities.get)
     info = TranscriptionInfo(
         language=language,
@@ -166,10 +185,12 @@ def transcribe(
             suppress_tokens=suppress_tokens,
             max_initial_timestamp=max_initial_timestamp,
             prefix=prefix,
+            batch_size=batch_size,
         ),
     )
     window_options = replace(window_options, language=language)
-    return _segments(engine, tokenizer, mel, window_options, info.transcription_options, first_states), info
+    common = (engine, tokenizer, mel, window_options, info.transcription_options, first_states)
+    return _segments(*common) if windows is None else _segments_in_batches(*common, windows), info
 
 
 def _segments(
@@ -183,40 +204,90 @@ def _segments(
     n_frames = engine.dims.n_frames
     content_frames = mel.shape[1] - n_frames
     prompt = window_options.prompt
-    seek, n_segments = 0, 0
+    seek, ids = 0, itertools.count()
     while seek < content_frames:
         segment_size = min(n_frames, content_frames - seek)
         states, first_states = first_states, None
         if states is None:
-            states = engine.encode(pad_or_trim(mel[:, seek : seek + segment_size], n_frames)[None])
+            states = engine.encode(_stacked(mel, [(seek, seek + segment_size)], n_frames))
         result = decode(engine, states, tokenizer, [replace(window_options, prompt=prompt)])[0]
         del states
         if _is_silent(result, options):
             seek += segment_size
             continue
         pieces, advance = _slices(result.tokens, tokenizer.special.timestamp_begin, segment_size)
-        for start, end, tokens in pieces:
-            text = tokenizer.decode([token for token in tokens if token < tokenizer.special.eot])
-            if start == end or not text.strip():
-                continue
-            offset = seek / FRAMES_PER_SECOND
-            yield Segment(
-                id=n_segments,
-                seek=seek,
-                start=offset + start,
-                end=offset + end,
-                text=text,
-                tokens=tokens,
-                temperature=result.temperature,
-                avg_logprob=result.avg_logprob,
-                compression_ratio=result.compression_ratio,
-                no_speech_prob=result.no_speech_prob,
-            )
-            n_segments += 1
-            prompt = [*prompt, *tokens][-engine.dims.n_text_ctx :]
+        for segment in _spoken(tokenizer, result, seek, pieces, ids):
+            yield segment
+            prompt = [*prompt, *segment.tokens][-engine.dims.n_text_ctx :]
         if not options.condition_on_previous_text:
             prompt = []
         seek += advance
+
+
+def _segments_in_batches(
+    engine,
+    tokenizer: Tokenizer,
+    mel: np.ndarray,
+    window_options: DecodingOptions,
+    options: TranscriptionOptions,
+    first_states,
+    windows: list[tuple[int, int]],
+) -> Iterator[Segment]:
+    """Each window as if it were a recording; what follows its last pair of timestamps is heard in a later batch."""
+    ids = itertools.count()
+    waiting, heard = windows, []
+    while waiting:
+        batch, waiting = waiting[: options.batch_size], waiting[options.batch_size :]
+        states, first_states = first_states, None
+        if states is None:
+            states = engine.encode(_stacked(mel, batch, engine.dims.n_frames))
+        results = decode(engine, states, tokenizer, [window_options] * len(batch))
+        del states
+        rests = []
+        for (seek, end), result in zip(batch, results, strict=True):
+            if not _is_silent(result, options):
+                pieces, advance = _slices(result.tokens, tokenizer.special.timestamp_begin, end - seek)
+                heard.append((seek, result, pieces))
+                if end - (seek + advance) >= SHORTEST_REST_FRAMES:
+                    rests.append((seek + advance, end))
+        waiting = rests + waiting
+        complete = waiting[0][0] if waiting else mel.shape[1]
+        heard.sort(key=lambda window: window[0])
+        while heard and heard[0][0] < complete:
+            seek, result, pieces = heard.pop(0)
+            yield from _spoken(tokenizer, result, seek, pieces, ids)
+
+
+def _stacked(mel: np.ndarray, windows: list[tuple[int, int]], n_frames: int) -> np.ndarray:
+    """The windows from a frame up to another, padded with zeros: float32 [windows, n_mels, n_frames]."""
+    return np.stack([pad_or_trim(mel[:, first:end], n_frames) for first, end in windows])
+
+
+def _spoken(
+    tokenizer: Tokenizer,
+    result: DecodingResult,
+    seek: int,
+    pieces: list[tuple[float, float, list[int]]],
+    ids: Iterator[int],
+) -> Iterator[Segment]:
+    """The pieces of the window at `seek` that hold text and time."""
+    offset = seek / FRAMES_PER_SECOND
+    for start, end, tokens in pieces:
+        text = tokenizer.decode([token for token in tokens if token < tokenizer.special.eot])
+        if start == end or not text.strip():
+            continue
+        yield Segment(
+            id=next(ids),
+            seek=seek,
+            start=offset + start,
+            end=offset + end,
+            text=text,
+            tokens=tokens,
+            temperature=result.temperature,
+            avg_logprob=result.avg_logprob,
+            compression_ratio=result.compression_ratio,
+            no_speech_prob=result.no_speech_prob,
+        )
 
 
 def _token_ids(tokenizer: Tokenizer, prompt: str | Sequence[int] | None) -> list[int]:

@@ -2,17 +2,21 @@
 
 import json
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from max.driver import Buffer
+from max.dtype import DType
 
 from whisper2max.errors import ArtifactError
 
-_DTYPES = {"F32": np.dtype("<f4"), "I8": np.dtype("i1"), "I32": np.dtype("<i4")}
+# numpy has no bfloat16: its bits are given as uint16
+_DTYPES = {"F32": np.dtype("<f4"), "BF16": np.dtype("<u2"), "I8": np.dtype("i1"), "I32": np.dtype("<i4")}
 
 
 def map_weights(path: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a safetensors file as a read-only array in the file's memory map.
+    """Every tensor of a safetensors file as a read-only array in the file's memory map; bfloat16 as uint16 bits.
 
     The safetensors library copies each tensor; a model of 6 GB should not be held twice. The arrays
     keep the map alive.
@@ -31,6 +35,17 @@ def map_weights(path: Path) -> dict[str, np.ndarray]:
         raise ArtifactError(
             f"{path.name} is not a valid safetensors file: {error}. Convert the model again."
         ) from error
+
+
+def registry(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | Buffer]:
+    """What MAX binds weights by: the arrays in place, those of bfloat16 under their own dtype.
+
+    The arrays must outlive the model.
+    """
+    return {
+        name: Buffer.from_numpy(array).view(DType.bfloat16, array.shape) if array.dtype == np.uint16 else array
+        for name, array in weights.items()
+    }
 
 
 def _view(mapped: mmap.mmap, start: int, entry: dict) -> np.ndarray:

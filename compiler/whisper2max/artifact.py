@@ -78,7 +78,7 @@ class Artifact:
 
     @property
     def target(self) -> str:
-        """What the graphs were compiled for, such as "native"."""
+        """Name of what the graphs were compiled for, such as "native" or "x86-64-v3"."""
         return self.manifest["target"]["name"]
 
     @property
@@ -182,6 +182,6 @@ def _check_machine(path: Path, manifest: dict[str, Any]) -> None:
     missing = sorted(needed - cpu_features()) if needed else []
     if missing:
         raise ArtifactError(
-            f"{path} was compiled for CPU features that this machine lacks: {', '.join(missing)}. "
-            f"Run `whisper2max compile {path}` on this machine to rebuild its graphs."
+            f"{path} was compiled for {manifest['target']['name']}, with CPU features that this machine lacks: "
+            f"{', '.join(missing)}. Run `whisper2max compile {path}` on this machine to rebuild its graphs."
         )

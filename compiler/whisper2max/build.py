@@ -115,6 +115,7 @@ def _compiled(
     model_py, kernels = directory / "model.py", directory / "kernels"
     key = graph_key(model_py, kernels, target, taps)
     label = f"graph {name} with its values tapped" if taps else f"graph {name}"
+    label += f" for {target.name}" if target.compiler_cpu else ""
     cache = GraphCache()
     with cache.lock(f"{key}-{name}"):
         kept = cache.get(key, name)
@@ -126,19 +127,20 @@ def _compiled(
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="whisper2max-") as scratch:
             mef = Path(scratch) / f"{name}.mef"
-            _compile_in_subprocess(model_py, kernels, name, taps, mef, Path(scratch))
+            _compile_in_subprocess(model_py, kernels, name, taps, target, mef, Path(scratch))
             seconds = round(time.monotonic() - started, 1)
-            info = {"seconds": seconds, "versions": compiler_versions(), "taps": len(taps)}
+            info = {"seconds": seconds, "versions": compiler_versions(), "target": target.name, "taps": len(taps)}
             kept = cache.put(key, name, mef, info)
         say(f"compiled {label} in {seconds:.0f} s")
         return kept
 
 
 def _compile_in_subprocess(
-    model_py: Path, kernels: Path, name: str, taps: Sequence[str], mef: Path, scratch: Path
+    model_py: Path, kernels: Path, name: str, taps: Sequence[str], target: Target, mef: Path, scratch: Path
 ) -> None:
     environment = {**os.environ, "MODULAR_CACHE_DIR": str(scratch / "modular-cache"), "TMPDIR": str(scratch)}
-    command = [sys.executable, "-m", "whisper2max.compile_graph", str(model_py), str(kernels), name, str(mef), *taps]
+    arguments = [str(model_py), str(kernels), name, str(mef), *taps, f"--cpu={target.compiler_cpu}"]
+    command = [sys.executable, "-m", "whisper2max.compile_graph", *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode or not mef.is_file():
         output = (result.stderr or result.stdout).strip()

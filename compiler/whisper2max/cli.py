@@ -39,11 +39,17 @@ CheckpointOption = Annotated[
     typer.Option("--checkpoint", help="OpenAI .pt, Hugging Face or CTranslate2 directory, or hub id."),
 ]
 
+TargetOption = Annotated[
+    str, typer.Option("--target", help="CPU to compile for: native, x86-64-v2, x86-64-v3 or x86-64-v4.")
+]
+
 
 class Dtype(StrEnum):
     """Weight dtypes that can be converted to."""
 
     float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
 
 
 class OutputFormat(StrEnum):
@@ -81,8 +87,12 @@ def convert(
     size: Annotated[str | None, typer.Option("--size", help="tiny, base, small, medium, large-v3, turbo, ...")] = None,
     checkpoint: CheckpointOption = None,
     tokenizer: TokenizerOption = None,
-    output: Annotated[Path | None, typer.Option("--output", help="Default: artifacts/NAME.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Default: artifacts/NAME-DTYPE-TARGET, without float32 and native."),
+    ] = None,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Of the weights.")] = Dtype.float32,
+    target: TargetOption = "native",
     random_init: Annotated[
         int | None, typer.Option("--random-init", metavar="SEED", help="Random weights at the dimensions of --size.")
     ] = None,
@@ -102,6 +112,7 @@ def convert(
         tokenizer=tokenizer,
         output=output,
         dtype=dtype.value,
+        target=target,
         random_init=random_init,
         audio=audio,
         keep_reference=keep_reference,
@@ -200,12 +211,12 @@ def inspect(
 
 
 @app.command("compile")
-def compile_(artifact: ArtifactPath) -> None:
+def compile_(artifact: ArtifactPath, target: TargetOption = "native") -> None:
     """Rebuild the graphs of an artifact from its model.py, without torch. Runs code of the artifact."""
     from whisper2max.rebuild import rebuild
 
-    rebuilt = rebuild(artifact, say)
-    say(f"rebuilt, not verified: `whisper2max verify {artifact}` compares it with PyTorch")
+    rebuilt = rebuild(artifact, say, target)
+    say(f"rebuilt for {target}, not verified: `whisper2max verify {artifact}` compares it with PyTorch")
     typer.echo(str(rebuilt.path))
 
 
@@ -226,6 +237,15 @@ def transcribe(
     logprob_threshold: Annotated[float, typer.Option("--logprob_threshold")] = -1.0,
     output_format: Annotated[OutputFormat | None, typer.Option("--output_format", help="Also write files.")] = None,
     output_dir: Annotated[Path, typer.Option("--output_dir", help="Where --output_format writes.")] = Path("."),
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch_size",
+            min=1,
+            help="Windows to decode together, cut at pauses, each without the text of the others. "
+            "By default they are decoded in turn.",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="0: all cores.")] = 0,
 ) -> None:
     """Transcribe recordings with an artifact; torch is not needed."""
@@ -243,6 +263,7 @@ def transcribe(
             without_timestamps=without_timestamps,
             no_speech_threshold=no_speech_threshold,
             log_prob_threshold=logprob_threshold,
+            batch_size=batch_size,
         )
         kept = []
         for segment in segments:

@@ -18,6 +18,7 @@ from whisper2max.parity.tapped import TappedGraphs
 from whisper2max.parity.tolerances import TOLERANCES
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
+from whisper2max.target import resolve
 
 Say = Callable[[str], None]
 
@@ -38,7 +39,7 @@ def replay_artifact(artifact: str | Path, say: Say) -> tuple[ParityReport, list[
     opened = open_artifact(artifact, warn_unverified=False)
     findings, kept = replay(opened, Engine(opened.path, opened.dims), spec_of(opened), say)
     inputs = [(entry["name"], kept.tensors[f"mel/{entry['name']}"]) for entry in kept.inputs]
-    return _report(opened, f"{kept.judge}, kept with the artifact", *findings), inputs
+    return _report(opened, opened.dtype, f"{kept.judge}, kept with the artifact", *findings), inputs
 
 
 def compare_with(
@@ -58,7 +59,8 @@ def compare_with(
     ours, theirs = (open_artifact(path, warn_unverified=False) for path in (artifact, other))
     if ours.dims != theirs.dims:
         raise UsageError(f"{ours.path} has {ours.dims}, {theirs.path} has {theirs.dims}: not the same network")
-    tapped = tuple(TappedGraphs(each.path, spec_of(each), say) for each in (ours, theirs))
+    tapped = tuple(TappedGraphs(each.path, spec_of(each), resolve(each.target), say) for each in (ours, theirs))
+    coarser = max((ours.dtype, theirs.dtype), key=lambda dtype: TOLERANCES[dtype].epsilon)
     say(f"comparing {ours.path} with {theirs.path}")
     findings = compare_artifacts(
         tuple(Engine(each.path, each.dims) for each in (ours, theirs)),
@@ -66,9 +68,9 @@ def compare_with(
         spec_of(ours),
         Tokenizer.from_json(ours.tokenizer_json(), ours.dims.n_vocab),
         inputs,
-        max((TOLERANCES[each.dtype] for each in (ours, theirs)), key=lambda each: each.epsilon),
+        TOLERANCES[coarser],
     )
-    return _report(ours, f"the artifact {theirs.path.name} ({theirs.dtype})", *findings)
+    return _report(ours, coarser, f"the artifact {theirs.path.name} ({theirs.dtype})", *findings)
 
 
 def spec_of(artifact: Artifact) -> GraphSpec:
@@ -78,13 +80,14 @@ def spec_of(artifact: Artifact) -> GraphSpec:
 
 def _report(
     artifact: Artifact,
+    dtype: str,
     reference: str,
     rows: tuple[Row, ...],
     tokens: tuple[TokenRow, ...],
     inputs: tuple[Input, ...],
 ) -> ParityReport:
     return ParityReport(
-        dtype=artifact.dtype,
+        dtype=dtype,
         reference=reference,
         witness=None,
         inputs=inputs,

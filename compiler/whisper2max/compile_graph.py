@@ -1,24 +1,28 @@
 """Compile one graph of a generated `model.py` to a MEF, in a process of its own.
 
-    python -m whisper2max.compile_graph MODEL_PY KERNELS GRAPH OUTPUT_MEF [TAP ...]
+    python -m whisper2max.compile_graph MODEL_PY KERNELS GRAPH OUTPUT_MEF [TAP ...] [--cpu CPU]
 
 The MAX compiler keeps what it compiled in MODULAR_CACHE_DIR and, warmed by a related graph, writes
 larger files; the caller gives every graph a fresh directory. An error goes to stderr, exit status 1.
 """
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from max.driver import CPU
+from max.driver import CPU, set_virtual_cpu_target
 from max.engine import InferenceSession
 
 from whisper2max.errors import BuildError
 from whisper2max.source import explained, load_source
 
 
-def compile_graph(model_py: Path, kernels: Path, name: str, output: Path, taps: Sequence[str] = ()) -> None:
-    """Build graph `name` from source, compile it for this machine and write it to `output`.
+def compile_graph(
+    model_py: Path, kernels: Path, name: str, output: Path, taps: Sequence[str] = (), cpu: str = ""
+) -> None:
+    """Build graph `name` from source, compile it and write it to `output`. Once per process: the CPU is global to MAX.
 
     Args:
         model_py: generated source with `BUILDERS`.
@@ -26,10 +30,13 @@ def compile_graph(model_py: Path, kernels: Path, name: str, output: Path, taps: 
         name: of the graph.
         output: the MEF to write.
         taps: intermediate values that become extra outputs.
+        cpu: LLVM's name of the CPU to compile for; empty for the one of this machine.
 
     Raises:
         BuildError: the source fails to run (shown with numbered lines) or MAX refuses the graph.
     """
+    if cpu:
+        set_virtual_cpu_target(cpu)
     model = load_source(model_py)
     with explained(model_py):
         graph = model.BUILDERS[name](kernels=kernels, taps=taps)
@@ -43,8 +50,18 @@ def compile_graph(model_py: Path, kernels: Path, name: str, output: Path, taps: 
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="compile_graph")
+    parser.add_argument("model_py", type=Path)
+    parser.add_argument("kernels", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("taps", nargs="*")
+    parser.add_argument("--cpu", default="")
     try:
-        compile_graph(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), sys.argv[5:])
+        compile_graph(**vars(parser.parse_args()))
     except BuildError as failure:
         print(failure, file=sys.stderr)
         sys.exit(1)
+    # the file is complete; MAX 26.7 now and then aborts while its threads are torn down
+    sys.stderr.flush()
+    os._exit(0)

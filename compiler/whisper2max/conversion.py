@@ -22,7 +22,7 @@ from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.taps import graph_taps
 from whisper2max.proof import prove
 from whisper2max.publication import Publication
-from whisper2max.target import native_target
+from whisper2max.target import NATIVE, resolve_to_prove
 from whisper2max.walker import WalkedModule, walk
 
 
@@ -38,6 +38,7 @@ def convert(
     tokenizer: str | Path | None = None,
     output: str | Path | None = None,
     dtype: str = "float32",
+    target: str = NATIVE,
     random_init: int | None = None,
     audio: Sequence[str | Path] = (),
     keep_reference: bool = False,
@@ -51,8 +52,9 @@ def convert(
         checkpoint: an OpenAI .pt file, a Hugging Face or CTranslate2 directory, or a hub id.
         module: a live transformers or openai-whisper model; exactly one of the three is given.
         tokenizer: a tokenizer.json, a directory that holds one, or a hub id; needed where the source has none.
-        output: the directory to publish; by default artifacts/NAME, or artifacts/NAME-DTYPE if not float32.
+        output: the directory to publish; by default artifacts/NAME-DTYPE-TARGET, without float32 and native.
         dtype: of the weights, a key of `passes.PASSES`.
+        target: the CPU to compile for, a name of `whisper2max.target.TARGETS`; this machine's, or a lower x86-64 level.
         random_init: seed; the dimensions of `size` with random weights instead of its checkpoint.
         audio: files to judge on instead of the sample that comes with the package.
         keep_reference: store parts of the reference in the artifact, so that it can be judged again without torch.
@@ -68,8 +70,10 @@ def convert(
     """
     if dtype not in passes.PASSES:
         raise UsageError(f"dtype {dtype!r} is not offered; choose one of {', '.join(passes.PASSES)}")
+    resolved = resolve_to_prove(target)
     name = _name(size, checkpoint, module, random_init)
-    output = Path(output or Path("artifacts") / (name if dtype == "float32" else f"{name}-{dtype}"))
+    unusual = [word for word, usual in ((dtype, "float32"), (target, NATIVE)) if word != usual]
+    output = Path(output or Path("artifacts") / "-".join([name, *unusual]))
     inputs = load_inputs(audio)
     publication = Publication(output, force)
     with publication as staging:
@@ -79,9 +83,8 @@ def convert(
         )
         walked, spec = write_sources(staging, source, dtype)
         say(f"walked {len(walked.source_paths)} modules and tensors, wrote model.py and weights")
-        target = native_target()
-        compile_graphs(staging, target, say, graph_taps(spec))
-        report = prove(staging, source, walked, dtype, inputs, versions(), say, keep_reference=keep_reference)
+        compile_graphs(staging, resolved, say, graph_taps(spec))
+        report = prove(staging, source, walked, dtype, resolved, inputs, versions(), say, keep_reference=keep_reference)
         write_report(staging, report, inputs)
         if not report.passed:
             failed = publication.fail(report.explanation())
@@ -91,7 +94,7 @@ def convert(
             "name": name,
             "dims": source.dims.to_dict(),
             "dtype": dtype,
-            "target": target.to_dict(),
+            "target": resolved.to_dict(),
             "source": {**source.source, "request": _request(size, checkpoint, random_init)},
             "versions": versions(),
             "verified": True,

@@ -1,4 +1,4 @@
-"""The instruction set features of this machine's CPU, under the names that the Linux kernel gives them."""
+"""Instruction set features of CPUs, under the names that the Linux kernel gives them."""
 
 import re
 from pathlib import Path
@@ -14,6 +14,12 @@ _X86_CODE_GENERATION = re.compile(
     r"pni|ssse3|sse4_1|sse4_2|sse4a|popcnt|cx16|lahf_lm|movbe|abm|bmi1|bmi2|adx|fma|fma4|xop|tbm|f16c|gfni"
     r"|avx|avx2|avx512\w+|avx_\w+|avx10\w*|amx_\w+"
 )
+# The levels of the x86-64 psABI, in the same terms: the baseline, which every x86-64 machine has, is left out, and
+# so is OSXSAVE of v3, without which the kernel lists no avx.
+_V2 = frozenset({"cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"})
+_V3 = _V2 | {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
+_V4 = _V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
+X86_64_LEVELS = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
 _ARM_NOT_INSTRUCTIONS = frozenset({"evtstrm", "cpuid"})
 
 

@@ -10,23 +10,23 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 import whisper2max.templates
 from whisper2max.errors import BuildError, SpecError
-from whisper2max.ir import GraphSpec, Linear
+from whisper2max.ir import Attention, Conv1d, Embedding, GraphSpec, Linear
 from whisper2max.source import check_source
 
 TEMPLATES = Path(whisper2max.templates.__path__[0])
 
 
 def emit(spec: GraphSpec, templates: Path = TEMPLATES) -> str:
-    """The source of `model.py` for a validated spec whose filters are packed.
+    """The source of `model.py` for a validated spec whose weights are packed.
 
     Raises:
-        SpecError: the spec is invalid, or its convolutions are not in the layout the builders read.
+        SpecError: the spec is invalid, or its weights are not as the builders read them.
         BuildError: the template fails, or what it gave is no Python; shows numbered lines.
     """
     spec.validate()
-    unpacked = [path for path in ("encoder.conv1", "encoder.conv2") if spec.nodes[path].layout != "1kio"]
+    unpacked = [path for path, node in spec.nodes.items() if getattr(node, "packed", "") is None]
     if unpacked:
-        raise SpecError(f"{' and '.join(unpacked)}: run the passes first, filters must be in layout '1kio'")
+        raise SpecError(f"{', '.join(unpacked[:2])} and others are not packed: run the passes first")
     environment = Environment(
         loader=FileSystemLoader(templates),
         undefined=StrictUndefined,
@@ -49,18 +49,40 @@ def _context(spec: GraphSpec) -> dict[str, object]:
     activations = {node for path, node in nodes.items() if path.endswith(".mlp.1")}
     if len(activations) != 1:
         raise SpecError(f"encoder and decoder use different activations: {sorted(map(str, activations))}")
+    gelu = activations.pop()
+    linear, embedding = _only(spec, Linear, "packed"), _only(spec, Embedding, "packed")
+    if linear != embedding:
+        raise SpecError(f"the builders pack Linears and the token table alike, not as {linear} and {embedding}")
     return {
         "spec": spec,
+        "formats": {
+            "conv1d": _only(spec, Conv1d, "packed"),
+            "linear": linear,
+            "attention": _only(spec, Attention, "format", causal=False),
+        },
+        "suffix": "_int8" if linear == "int8" else "",
         "conv1": nodes["encoder.conv1"],
         "conv2": nodes["encoder.conv2"],
         "ln_post": nodes["encoder.ln_post"],
         "ln": nodes["decoder.ln"],
         "widening": nodes["encoder.blocks.0.mlp.0"].out_features // state,
-        "gelu": activations.pop(),
+        "gelu": gelu,
+        "activation": {"none": "gelu", "tanh": "gelu_tanh"}[gelu.approximate],
         "encoder_block": _first_block(spec, "encoder"),
         "decoder_block": _first_block(spec, "decoder"),
         "no_bias": _no_bias,
+        "conv_arguments": _conv_arguments,
     }
+
+
+def _only(spec: GraphSpec, kind: type, attribute: str, **like: object) -> str:
+    """The one value that an attribute has in all nodes of a kind that are `like` this."""
+    nodes = [node for node in spec.nodes.values() if isinstance(node, kind)]
+    nodes = [node for node in nodes if all(getattr(node, name) == value for name, value in like.items())]
+    values = {getattr(node, attribute) for node in nodes}
+    if len(values) != 1:
+        raise SpecError(f"the builders read one format for every {kind.__name__}, the nodes have {sorted(values)}")
+    return values.pop()
 
 
 def _first_block(spec: GraphSpec, side: str) -> dict[str, object]:
@@ -74,3 +96,7 @@ def _first_block(spec: GraphSpec, side: str) -> dict[str, object]:
 
 def _no_bias(linear: Linear) -> str:
     return "" if linear.bias else ", bias=False"
+
+
+def _conv_arguments(conv: Conv1d) -> str:
+    return f"{conv.kernel_size}, {conv.stride}, {conv.padding}"

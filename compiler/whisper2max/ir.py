@@ -5,7 +5,7 @@ what its module computes and which parameters it owns; it holds no weights. `Gra
 lists everything that is missing, unexpected or inconsistent at once, and the text form parses
 back to an equal spec:
 
-    encoder.conv1 = Conv1d(in_channels=80, out_channels=512, kernel_size=3, stride=1, padding=1, layout='oik')
+    encoder.conv1 = Conv1d(in_channels=80, out_channels=512, kernel_size=3, stride=1, padding=1, packed=None)
     encoder.blocks.0.attn_ln = LayerNorm(features=512, eps=1e-05)
 """
 
@@ -16,38 +16,64 @@ from dataclasses import asdict, dataclass, fields, replace
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import SpecError, Whisper2MaxError
 
-DTYPES = ("float32",)
+DTYPES = ("float32", "bfloat16", "int8")
+
+PANEL = 32
+"""Columns of a panel, the unit in which the kernels read a weight (kernels/tile.mojo)."""
+
+VALUES_PER_WORD = {"float32": 1, "bfloat16": 2, "int8": 4}
+"""Values in the four bytes that the kernels multiply at once, by the format of a packed weight."""
+
+
+def packed_parameters(path: str, outputs: int, inputs: int, packed: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weight [outputs, inputs] of `path`, packed for the kernels.
+
+    The weight is [outputs / 32 rounded up, words, 32, values of a word]; int8 has a scale for every output
+    and the sum of its values.
+    """
+    values = VALUES_PER_WORD[packed]
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{path}.weight": (-(-outputs // PANEL), -(-inputs // values), PANEL, values),
+    }
+    if packed == "int8":
+        shapes |= {f"{path}.weight_scales": (outputs,), f"{path}.weight_sums": (outputs,)}
+    return shapes
 
 
 @dataclass(frozen=True)
 class Conv1d:
-    """Convolution over time; its weight is [out, in, kernel] ("oik") or [1, kernel, in, out] ("1kio")."""
+    """Convolution over time; its weight is [out, in, kernel], or packed panels of [out, kernel * in]."""
 
     in_channels: int
     out_channels: int
     kernel_size: int
     stride: int
     padding: int
-    layout: str = "oik"
+    packed: str | None = None
 
     def parameters(self, path: str) -> dict[str, tuple[int, ...]]:
-        filters = {
-            "oik": (self.out_channels, self.in_channels, self.kernel_size),
-            "1kio": (1, self.kernel_size, self.in_channels, self.out_channels),
-        }[self.layout]
-        return {f"{path}.weight": filters, f"{path}.bias": (self.out_channels,)}
+        if self.packed:
+            inputs = self.kernel_size * self.in_channels
+            filters = packed_parameters(path, self.out_channels, inputs, self.packed)
+        else:
+            filters = {f"{path}.weight": (self.out_channels, self.in_channels, self.kernel_size)}
+        return filters | {f"{path}.bias": (self.out_channels,)}
 
 
 @dataclass(frozen=True)
 class Linear:
-    """y = x @ weight.T + bias, weight [out_features, in_features]."""
+    """y = x @ weight.T + bias, weight [out_features, in_features] or packed panels of it."""
 
     in_features: int
     out_features: int
     bias: bool
+    packed: str | None = None
 
     def parameters(self, path: str) -> dict[str, tuple[int, ...]]:
-        owned = {f"{path}.weight": (self.out_features, self.in_features)}
+        if self.packed:
+            owned = packed_parameters(path, self.out_features, self.in_features, self.packed)
+        else:
+            owned = {f"{path}.weight": (self.out_features, self.in_features)}
         return owned | ({f"{path}.bias": (self.out_features,)} if self.bias else {})
 
 
@@ -64,12 +90,15 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A table of token vectors, weight [rows, features]; the logits reuse it."""
+    """A table of token vectors, weight [rows, features] or packed panels of it; the logits reuse it."""
 
     rows: int
     features: int
+    packed: str | None = None
 
     def parameters(self, path: str) -> dict[str, tuple[int, ...]]:
+        if self.packed:
+            return packed_parameters(path, self.rows, self.features, self.packed)
         return {f"{path}.weight": (self.rows, self.features)}
 
 
@@ -86,12 +115,16 @@ class Positions:
 
 @dataclass(frozen=True)
 class Attention:
-    """softmax(scale * query @ key.T) @ value per head; children query, key, value and out."""
+    """softmax(scale * query @ key.T) @ value per head; children query, key, value and out.
+
+    `format` is what both products round their operands to; sums and softmax are float32.
+    """
 
     n_head: int
     head_dim: int
     scale: float
     causal: bool
+    format: str = "float32"
 
     def parameters(self, path: str) -> dict[str, tuple[int, ...]]:
         return {}
@@ -183,7 +216,7 @@ def expected_nodes(dims: ModelDimensions) -> Iterator[tuple[str, Node]]:
     """Every node of a standard Whisper of these dimensions in data order.
 
     Sizes follow from `dims`; the attributes that a checkpoint decides (eps, the bias of a Linear,
-    the kind of GELU, the layout of a filter) are given as the original has them.
+    the kind of GELU) and those that the passes decide (what is packed and rounded) are given as the original has them.
     """
     state = dims.n_audio_state
     yield "encoder.conv1", Conv1d(dims.n_mels, state, 3, 1, 1)
@@ -218,7 +251,7 @@ def _mlp(block: str, state: int) -> Iterator[tuple[str, Node]]:
     yield f"{block}.mlp.2", Linear(4 * state, state, bias=True)
 
 
-_DECIDED_BY_CHECKPOINT = {"eps", "bias", "layout", "approximate"}
+_DECIDED_ELSEWHERE = {"eps", "bias", "approximate", "packed", "format"}
 
 
 def _differences(node: Node, expected: Node) -> list[str]:
@@ -227,7 +260,7 @@ def _differences(node: Node, expected: Node) -> list[str]:
     return [
         f"{field.name} is {getattr(node, field.name)!r}, expected {getattr(expected, field.name)!r}"
         for field in fields(node)
-        if field.name not in _DECIDED_BY_CHECKPOINT and getattr(node, field.name) != getattr(expected, field.name)
+        if field.name not in _DECIDED_ELSEWHERE and getattr(node, field.name) != getattr(expected, field.name)
     ]
 
 

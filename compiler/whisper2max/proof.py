@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from whisper2max import passes
 from whisper2max.checkpoints import Checkpoint
@@ -19,6 +20,7 @@ from whisper2max.parity.report import ParityReport
 from whisper2max.parity.tapped import BlockGraphs, TappedGraphs
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
+from whisper2max.target import Target
 from whisper2max.walker import WalkedModule
 
 Inputs = Sequence[tuple[str, np.ndarray]]
@@ -29,6 +31,7 @@ def prove(
     source: Checkpoint,
     walked: WalkedModule,
     dtype: str,
+    target: Target,
     inputs: Inputs,
     versions: dict[str, str],
     say: Callable[[str], None],
@@ -42,6 +45,7 @@ def prove(
         source: the checkpoint.
         walked: what the walk of its module found.
         dtype: of the artifact.
+        target: what its graphs were compiled for; the tapped ones are too.
         inputs: names and float32 samples at 16 kHz.
         versions: of everything that had a part, for the record.
         say: told about every stage.
@@ -54,10 +58,10 @@ def prove(
     """
     spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
     _require_same_graph(directory, spec)
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    arrays = {name: as_stored(tensor) for name, tensor in tensors.items()}
     weights = audit(directory / "weights.safetensors", arrays, walked.source_paths)
-    tapped = TappedGraphs(directory, spec, say)
-    blocks = BlockGraphs(directory, spec, say) if isolated else None
+    tapped = TappedGraphs(directory, spec, target, say)
+    blocks = BlockGraphs(directory, spec, target, say) if isolated else None
     say("comparing the compiled graphs with PyTorch, layer by layer and as they ship")
     references = References(judge_of(source.module, walked), Reference(source.module, walked))
     tokenizer = Tokenizer.from_json(source.tokenizer_json, source.dims.n_vocab)
@@ -78,6 +82,10 @@ def prove(
         hashes=hashes(directory),
     )
 
+
+def as_stored(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as `map_weights` gives it: bfloat16 as the bits in uint16."""
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def _require_same_graph(directory: Path, spec: GraphSpec) -> None:

@@ -15,6 +15,7 @@ from whisper2max.parity.report import ParityReport
 from whisper2max.proof import prove
 from whisper2max.publication import Publication
 from whisper2max.rebuild import link_files
+from whisper2max.target import resolve
 from whisper2max.walker import walk
 
 
@@ -61,7 +62,8 @@ def verify(
     if source.dims != opened.dims:
         raise UsageError(f"the checkpoint has {source.dims}, the artifact {opened.dims}: another model")
     walked = walk(source.module, source.dims)
-    report = prove(opened.path, source, walked, opened.dtype, inputs, versions(), say, isolated)
+    target = resolve(opened.target)
+    report = prove(opened.path, source, walked, opened.dtype, target, inputs, versions(), say, isolated)
     if report_to is not None:
         write_report(Path(report_to), report, inputs)
     if report.passed and not opened.verified:

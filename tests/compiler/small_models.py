@@ -4,7 +4,9 @@ import torch
 import whisper.model
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+from whisper2max import passes
 from whisper2max.dims import ModelDimensions
+from whisper2max.ir import GraphSpec, expected_nodes
 
 VARIANTS = {
     "multilingual_80_mels": ModelDimensions(80, 1500, 32, 2, 2, 51865, 448, 32, 2, 2),
@@ -12,6 +14,13 @@ VARIANTS = {
     "large_v3_128_mels": ModelDimensions(128, 1500, 32, 4, 2, 51866, 448, 32, 4, 2),
     "turbo_unequal_depth": ModelDimensions(128, 1500, 32, 2, 3, 51866, 448, 32, 2, 1),
 }
+
+
+def packed_spec(dims: ModelDimensions, dtype: str) -> GraphSpec:
+    """The network of a standard Whisper after the passes of a dtype, without any weights' values."""
+    spec = GraphSpec(dims, "float32", dict(expected_nodes(dims)))
+    tensors = {name: torch.zeros(shape) for name, shape in spec.parameters().items()}
+    return passes.apply(dtype, spec, tensors)[0]
 
 
 def transformers_module(dims: ModelDimensions, seed: int = 0) -> WhisperForConditionalGeneration:

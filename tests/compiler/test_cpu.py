@@ -1,3 +1,7 @@
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from whisper2max import cpu
@@ -41,3 +45,19 @@ def test_unknown_systems_are_refused(cpuinfo, text):
 
 def test_this_machine_has_its_native_features():
     assert set(cpu.native_cpu_features()) <= cpu.cpu_features()
+
+
+def test_levels_contain_the_lower_ones_in_terms_of_native_features(cpuinfo):
+    v2, v3, v4 = cpu.X86_64_LEVELS.values()
+    assert v2 < v3 < v4
+    cpuinfo.write_text(f"flags\t: {' '.join(v4)}\n")
+    assert cpu.native_cpu_features() == sorted(v4)
+
+
+def test_levels_are_those_that_the_dynamic_linker_finds_here():
+    linker = Path("/lib64/ld-linux-x86-64.so.2")
+    said = subprocess.run([linker, "--help"], capture_output=True, text=True, check=False) if linker.exists() else None
+    if said is None or "x86-64-v2" not in said.stdout:
+        pytest.skip("no dynamic linker that knows the levels of x86-64: glibc 2.33 or later has one")
+    supported = set(re.findall(r"^  (x86-64-v\d) \(supported", said.stdout, re.MULTILINE))
+    assert {name for name, features in cpu.X86_64_LEVELS.items() if features <= cpu.cpu_features()} == supported

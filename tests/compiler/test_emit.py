@@ -1,10 +1,11 @@
 """The emitted source: byte for byte as in golden/, and shown with line numbers when a template breaks it."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_models import VARIANTS, openai_module, transformers_module
+from small_models import VARIANTS, openai_module, packed_spec, transformers_module
 
 from whisper2max import passes
 from whisper2max.emit import TEMPLATES, emit
@@ -13,6 +14,7 @@ from whisper2max.ir import Gelu
 from whisper2max.walker import walk
 
 GOLDEN = Path(__file__).parent / "golden"
+NARROW = "english_80_mels"
 
 
 def small_spec(variant: str, family=transformers_module):
@@ -31,6 +33,19 @@ def test_source_is_the_golden_one(variant):
     assert emitted(variant) == golden, "if the change is meant: python tests/compiler/golden/update.py"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_narrow_source_is_the_golden_one(dtype):
+    golden = (GOLDEN / f"{dtype}.py.golden").read_text(encoding="utf-8")
+    assert emit(packed_spec(VARIANTS[NARROW], dtype)) == golden
+
+
+def test_a_format_that_no_builder_reads_is_refused():
+    spec = small_spec("english_80_mels")
+    odd = {"encoder.blocks.0.mlp.0": replace(spec.nodes["encoder.blocks.0.mlp.0"], packed="bfloat16")}
+    with pytest.raises(SpecError, match="the builders read one format for every Linear"):
+        emit(spec.with_nodes(odd))
+
+
 def test_family_does_not_show():
     assert emit(small_spec("english_80_mels", openai_module)) == emitted("english_80_mels")
 
@@ -46,9 +61,9 @@ def test_lines_fit_and_nothing_is_left_of_the_template():
     assert "{{" not in source and "{%" not in source
 
 
-def test_unpacked_filters_are_refused():
+def test_unpacked_weights_are_refused():
     dims = VARIANTS["english_80_mels"]
-    with pytest.raises(SpecError, match="encoder.conv1 and encoder.conv2: run the passes first"):
+    with pytest.raises(SpecError, match="encoder.conv1, encoder.conv2 and others are not packed: run the passes first"):
         emit(walk(transformers_module(dims), dims).spec)
 
 
@@ -71,12 +86,12 @@ def broken_templates(tmp_path):
 
 
 def test_source_that_is_no_python_is_shown_with_line_numbers(broken_templates):
-    templates = broken_templates("    y = x @ weight(", "    y = = x @ weight(")
+    templates = broken_templates("    y = kernel(", "    y = = kernel(")
     with pytest.raises(BuildError) as caught:
         emit(small_spec("english_80_mels"), templates)
     message = str(caught.value)
     (shown,) = (line for line in message.splitlines() if line.startswith("> "))
-    assert "y = = x" in shown
+    assert "y = = kernel(" in shown
     assert f"model.py is not valid Python, line {shown.split()[1]}:" in message
 
 

@@ -5,24 +5,68 @@ import torch
 
 from whisper2max import passes
 from whisper2max.errors import SpecError
+from whisper2max.ir import Attention
 from whisper2max.walker import walk
 
 
-def test_float32_packs_filters_and_widens_exactly(small_dims, small_module):
+def unpacked(panels, outputs):
+    """Longhand of the layout: word k of output n is word k of column n % 32 of panel n // 32."""
+    return torch.stack([panels[n // 32, :, n % 32].reshape(-1) for n in range(outputs)])
+
+
+def test_float32_packs_and_widens_exactly(small_dims, small_module):
     walked = walk(small_module.to(torch.float16), small_dims)
     spec, tensors = passes.apply("float32", walked.spec, walked.tensors)
+    assert spec.dtype == "float32"
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
-    assert spec.nodes["encoder.conv1"].layout == "1kio"
-    packed, original = tensors["encoder.conv2.weight"], small_module.model.encoder.conv2.weight
-    assert packed.shape == (1, 3, 32, 32)
-    assert packed[0, 2, 5, 7] == original[7, 5, 2]
-    embedding = "decoder.token_embedding.weight"
-    assert torch.equal(tensors[embedding], small_module.model.decoder.embed_tokens.weight.float())
+    filters = small_module.model.encoder.conv2.weight
+    packed = unpacked(tensors["encoder.conv2.weight"], 32)
+    assert packed[7, 2 * 32 + 5] == filters[7, 5, 2]
+    table = small_module.model.decoder.embed_tokens.weight
+    assert torch.equal(unpacked(tensors["decoder.token_embedding.weight"], len(table)), table.float())
+    last = tensors["decoder.token_embedding.weight"][-1]
+    assert not last[:, len(table) % 32 :].any(), "outputs that do not exist are zero"
+
+
+def test_bfloat16_rounds_what_is_multiplied_and_nothing_else(small_dims, small_module):
+    walked = walk(small_module, small_dims)
+    spec, tensors = passes.apply("bfloat16", walked.spec, walked.tensors)
+    assert {name for name, tensor in tensors.items() if tensor.dtype == torch.bfloat16} == {
+        f"{path}.weight" for path, node in spec.nodes.items() if getattr(node, "packed", None)
+    }
+    weight = walked.tensors["encoder.blocks.0.mlp.0.weight"]
+    assert torch.equal(unpacked(tensors["encoder.blocks.0.mlp.0.weight"], 128), weight.bfloat16())
+    formats = {path: node.format for path, node in spec.nodes.items() if isinstance(node, Attention)}
+    assert formats["encoder.blocks.0.attn"] == formats["decoder.blocks.0.cross_attn"] == "bfloat16"
+    assert formats["decoder.blocks.0.attn"] == "float32"
+
+
+def test_int8_rounds_to_steps_of_each_output(small_dims, small_module):
+    walked = walk(small_module, small_dims)
+    spec, tensors = passes.apply("int8", walked.spec, walked.tensors)
+    name = "decoder.blocks.0.mlp.2"
+    weight = walked.tensors[f"{name}.weight"]
+    stored = unpacked(tensors[f"{name}.weight"], len(weight))
+    scales = tensors[f"{name}.weight_scales"]
+    assert stored.dtype == torch.int8 and int(stored.abs().max()) == 127
+    assert torch.all((stored * scales[:, None] - weight).abs() <= scales[:, None] / 2 * 1.001)
+    assert torch.equal(tensors[f"{name}.weight_sums"], stored.sum(1, dtype=torch.int32))
+    assert spec.nodes["encoder.conv1"].packed == "bfloat16"
+
+
+def test_an_output_of_zeros_stays_zero():
+    stored, scales = passes.quantize(torch.tensor([[0.0, 0.0], [1.0, -2.0]]))
+    assert stored.tolist() == [[0, 0], [64, -127]] and scales.tolist() == [0, pytest.approx(2 / 127)]
+
+
+def test_inputs_that_fill_no_words_are_refused():
+    with pytest.raises(SpecError, match="x: 6 inputs cannot be packed 4 to a word"):
+        passes.panels(torch.zeros(32, 6, dtype=torch.int8), "x")
 
 
 def test_a_pass_that_forgets_its_tensor_is_named(small_dims, small_module, monkeypatch):
     def broken(spec, tensors):
-        return passes.pack_convolutions(spec, tensors)[0], tensors
+        return passes.pack_linears("float32")(spec, tensors)[0], tensors
 
     monkeypatch.setitem(passes.PASSES, "float32", (passes.widen, broken))
     walked = walk(small_module, small_dims)

@@ -42,6 +42,14 @@ def test_transcribe_prints_and_writes(tiny_en_artifact, tmp_path):
     assert "weather report" in (tmp_path / "speech.srt").read_text()
 
 
+def test_transcribe_in_batches(tiny_en_artifact):
+    result = run("transcribe", tiny_en_artifact.path, SPEECH, "--batch_size", "2")
+    assert result.returncode == 0, result.stderr
+    assert "weather report" in result.stdout
+    result = run("transcribe", tiny_en_artifact.path, SPEECH, "--batch_size", "0")
+    assert result.returncode == 2 and "--batch_size" in result.stderr
+
+
 def test_inspect_artifact(small_artifact):
     facts = json.loads(run("inspect", small_artifact.path, "--json").stdout)
     assert facts["dims"]["n_audio_state"] == 32

@@ -11,13 +11,16 @@ LAYERS, LAYER, CONTEXT, STATE, HEAD_DIM = 2, 1, 12, 128, 64
 
 
 @pytest.fixture(scope="module")
-def cached_attention(compile_op):
+def cached_attention(compile_graph):
     row = TensorType(DType.float32, ["batch", "length", STATE], DeviceRef.CPU())
-    positions = TensorType(DType.int64, ["batch"], DeviceRef.CPU())
+    positions = TensorType(DType.int64, ["starts"], DeviceRef.CPU())
     cache = BufferType(DType.float32, [LAYERS, "batch", CONTEXT, STATE], DeviceRef.CPU())
     types = [row, row, row, positions, cache, cache]
-    parameters = {"layer": LAYER, "head_dim": HEAD_DIM}
-    return compile_op("whisper2max.cached_attention", types, row, parameters, in_place=True)
+
+    def build(kernel, *values):
+        return [kernel("cached_attention", values, row, in_place=True, layer=LAYER, head_dim=HEAD_DIM)]
+
+    return compile_graph("cached_attention", types, build)
 
 
 def run(model, batch, length, positions, caches, seed=0):
@@ -55,3 +58,18 @@ def test_a_position_outside_the_context_is_refused(cached_attention, length, pos
     caches = [np.zeros((LAYERS, len(positions), CONTEXT, STATE), np.float32) for _ in range(2)]
     with pytest.raises(Exception, match="position lies outside the text context"):
         run(cached_attention, len(positions), length, positions, caches)
+
+
+def test_one_position_serves_all_rows(cached_attention):
+    caches = [np.zeros((LAYERS, 3, CONTEXT, STATE), np.float32) for _ in range(2)]
+    query, key, value, got, _ = run(cached_attention, 3, 4, [0], caches)
+    for row in range(3):
+        for t in range(4):
+            seen = attend(query[row, t], key[row, : t + 1], value[row, : t + 1], STATE // HEAD_DIM)
+            np.testing.assert_allclose(got[row, t], seen, rtol=0, atol=1e-5)
+
+
+def test_positions_of_another_batch_are_refused(cached_attention):
+    caches = [np.zeros((LAYERS, 3, CONTEXT, STATE), np.float32) for _ in range(2)]
+    with pytest.raises(Exception, match="positions are given for another number of rows"):
+        run(cached_attention, 3, 1, [0, 1], caches)

@@ -16,7 +16,7 @@ from whisper2max.parity import tapped
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.taps import graph_taps
 from whisper2max.proof import prove
-from whisper2max.target import native_target
+from whisper2max.target import resolve
 from whisper2max.walker import walk
 
 # name: (graph, file, text, replacement, first row that must be named)
@@ -105,7 +105,7 @@ def mutated(artifact, tmp_path_factory):
 
     def compile_one(mutation):
         graph = MUTATIONS[mutation][0]
-        return compile_tapped(directories[mutation], {graph: paths[graph]}, native_target(), print)[graph]
+        return compile_tapped(directories[mutation], {graph: paths[graph]}, resolve("native"), print)[graph]
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return dict(zip(MUTATIONS, pool.map(compile_one, MUTATIONS), strict=True))
@@ -121,7 +121,7 @@ def test_a_wrong_program_is_caught_and_its_first_row_named(artifact, module, mut
     monkeypatch.setattr(tapped, "compile_tapped", one_mutated)
     source = from_module(module)
     walked = walk(source.module, source.dims)
-    report = prove(artifact.path, source, walked, "float32", load_inputs([]), versions(), print)
+    report = prove(artifact.path, source, walked, "float32", resolve("native"), load_inputs([]), versions(), print)
     assert not report.passed
     print(f"{mutation}: {report.explanation()}")
     assert report.first_divergent.path == expected

@@ -28,6 +28,12 @@ def pixi(repository: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
+def tasks(pixi: dict) -> dict[str, str]:
+    """The tasks of pixi.toml, those that need an environment of their own included."""
+    return {**pixi["tasks"], **pixi["feature"]["bench"]["tasks"]}
+
+
+@pytest.fixture(scope="module")
 def pins(repository: Path) -> dict[str, str]:
     """Version of every package in constraints.txt, by canonical name."""
     lines = (repository / "constraints.txt").read_text().splitlines()
@@ -63,16 +69,24 @@ def test_constraints_pin_the_tested_compiler_and_reference(pins: dict[str, str])
 
 def test_dev_includes_the_other_extras(pyproject: dict):
     extras = pyproject["project"]["optional-dependencies"]
-    assert set(extras) == {"convert", "demo", "dev"}
+    assert set(extras) == {"convert", "demo", "dev", "bench"}
     assert "whisper2max[convert,demo]" in extras["dev"]
+    assert "whisper2max[dev]" in extras["bench"]
 
 
 def test_pixi_pins_the_same_packages(pixi: dict, direct: dict[str, Requirement], pins: dict[str, str]):
-    packages = dict(pixi["pypi-dependencies"])
+    packages = {**pixi["pypi-dependencies"], **pixi["feature"]["bench"]["pypi-dependencies"]}
     assert packages.pop("whisper2max") == {"path": ".", "editable": True, "extras": ["dev"]}
     assert {canonicalize_name(name): pin for name, pin in packages.items()} == {
         name: f"=={pins[name]}" for name in direct
     }
+
+
+def test_only_the_bench_environment_of_pixi_has_the_peers(pixi: dict, pyproject: dict):
+    peers = map(Requirement, pyproject["project"]["optional-dependencies"]["bench"])
+    expected = {canonicalize_name(peer.name) for peer in peers} - {"whisper2max"}
+    assert set(pixi["feature"]["bench"]["pypi-dependencies"]) == expected
+    assert pixi["environments"] == {"bench": ["bench"]}
 
 
 def test_pixi_uses_a_supported_python(pixi: dict, pyproject: dict):
@@ -80,22 +94,23 @@ def test_pixi_uses_a_supported_python(pixi: dict, pyproject: dict):
     assert Requirement(f"python{pyproject['project']['requires-python']}").specifier.contains(version)
 
 
-def test_pixi_and_make_have_the_same_tasks(repository: Path, pixi: dict):
+def test_pixi_and_make_have_the_same_tasks(repository: Path, tasks: dict[str, str]):
     makefile = (repository / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert targets == set(phony.split())
-    assert targets - ONLY_IN_MAKEFILE == set(pixi["tasks"])
+    assert targets - ONLY_IN_MAKEFILE == set(tasks)
 
 
-def test_pixi_and_make_run_the_same_commands(repository: Path, pixi: dict):
+def test_pixi_and_make_run_the_same_commands(repository: Path, tasks: dict[str, str]):
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     environment = {
         name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     }
-    for task, command in pixi["tasks"].items():
-        dry_run = ["make", "--no-print-directory", "-n", "-o", "ENV/.installed", "VENV=ENV", task]
+    for task, command in tasks.items():
+        installed = ["-o", "ENV/.installed", "-o", "ENV/.installed-bench"]
+        dry_run = ["make", "--no-print-directory", "-n", *installed, "VENV=ENV", task]
         recipe = subprocess.run(
             dry_run, cwd=repository, env=environment, capture_output=True, text=True, check=True
         )

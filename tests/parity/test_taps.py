@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from small_models import VARIANTS
+from small_models import VARIANTS, packed_spec
 
 from whisper2max.emit import emit
-from whisper2max.ir import Conv1d, GraphSpec, Linear, expected_nodes
+from whisper2max.ir import GraphSpec, Linear
 from whisper2max.parity.taps import block_taps, encoder_taps, prompt_taps, step_taps
 from whisper2max.source import load_source
 
@@ -27,11 +27,7 @@ OF_A_BLOCK = [
 
 def spec(variant: str) -> GraphSpec:
     dims = VARIANTS[variant]
-    nodes = {
-        path: Conv1d(**{**vars(node), "layout": "1kio"}) if isinstance(node, Conv1d) else node
-        for path, node in expected_nodes(dims)
-    }
-    return GraphSpec(dims, "float32", nodes)
+    return packed_spec(dims, "float32")
 
 
 def test_encoder_values_are_in_data_order():

@@ -46,6 +46,12 @@ class TorchEngine:
         self.n_encoded += len(mel)
         return torch.cat([self.model.encoder(torch.from_numpy(row)[None]) for row in mel])
 
+    def to_numpy(self, states: torch.Tensor) -> np.ndarray:
+        return states.numpy()
+
+    def to_states(self, states: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(states)
+
     @torch.no_grad()
     def prompt(self, states: torch.Tensor, tokens: np.ndarray, picked: np.ndarray):
         assert tokens.dtype == picked.dtype == np.int64 and len(states) == len(tokens) == len(picked)

@@ -138,6 +138,25 @@ class ScriptedEngine:
 STATES = np.zeros((1, 1500, 32), np.float32)
 
 
+def test_finished_rows_go_on_at_position_0(random_multilingual, multilingual_tokenizer):
+    seen = []
+
+    class Recording(ScriptedEngine):
+        def prompt(self, states, tokens, picked):
+            logits, _ = super().prompt(states, tokens, picked)
+            return np.repeat(logits, len(states), axis=0), self
+
+        def step(self, tokens, positions):
+            seen.append(positions.tolist())
+            return np.repeat(super().step(tokens, positions), len(tokens), axis=0)
+
+    logits = np.random.default_rng(0).normal(size=(3, multilingual_tokenizer.n_vocab)).astype(np.float32)
+    engine = Recording(random_multilingual.dims, list(logits))
+    options = [DecodingOptions(language="en", sample_len=sample_len) for sample_len in (1, 3)]
+    decode(engine, np.repeat(STATES, 2, 0), multilingual_tokenizer, options)
+    assert seen == [[0, 3], [0, 4]]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_rules_equal_openai_on_any_logits(random_multilingual, multilingual_tokenizer, seed):
     rng = np.random.default_rng(seed)

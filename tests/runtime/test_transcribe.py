@@ -10,8 +10,10 @@ from conftest import openai_segments
 
 from whisper2max.errors import UsageError
 from whisper2max.runtime.audio import load_audio
-from whisper2max.runtime.decoding import DecodingResult
-from whisper2max.runtime.transcribe import transcribe
+from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode, detect_language
+from whisper2max.runtime.features import log_mel, pad_or_trim
+from whisper2max.runtime.pauses import cut_at_pauses
+from whisper2max.runtime.transcribe import _slices, transcribe
 from whisper2max.runtime.writers import to_result
 
 SAME_NAME = {"log_prob_threshold": "logprob_threshold"}
@@ -138,6 +140,117 @@ def test_loop_equals_openai_on_any_tokens(random_multilingual, multilingual_toke
         np.testing.assert_array_equal(our_window, their_window)
 
 
+def spoken_in_three_parts(noise: np.ndarray) -> np.ndarray:
+    """float32: 20 s, 25 s and 10 s of noise with long silence around them."""
+    silence = np.zeros(5 * 16000, np.float32)
+    parts = noise[: 20 * 16000], noise[20 * 16000 : 45 * 16000], noise[45 * 16000 : 55 * 16000]
+    return np.concatenate([piece for part in parts for piece in (silence, part)] + [silence])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_batches_give_each_window_what_it_gives_alone(random_multilingual, multilingual_tokenizer, noise, batch_size):
+    samples = spoken_in_three_parts(noise)
+    options = {"language": "en", "initial_prompt": "Names: Łódź.", "prefix": "So", **SPEAKING}
+    random_multilingual.n_encoded = 0
+    segments, info = transcribe(random_multilingual, multilingual_tokenizer, samples, batch_size=batch_size, **options)
+    segments = list(segments)
+    encoded = random_multilingual.n_encoded
+    assert info.transcription_options.batch_size == batch_size
+    assert [segment.id for segment in segments] == list(range(len(segments)))
+    assert [segment.seek for segment in segments] == sorted(segment.seek for segment in segments)
+    found = [(segment.seek, segment.tokens, segment.avg_logprob) for segment in segments]
+
+    mel = log_mel(samples, 80)
+    windows = cut_at_pauses(mel, 3000)
+    assert len(windows) == 3
+    asked, expected, n_encoded = DecodingOptions(language="en", prompt="Names: Łódź.", prefix="So"), [], 0
+    for seek, end in windows:
+        while end - seek >= 50:
+            states = random_multilingual.encode(pad_or_trim(mel[:, seek:end], 3000)[None])
+            (alone,) = decode(random_multilingual, states, multilingual_tokenizer, [asked])
+            pieces, advance = _slices(alone.tokens, 50364, end - seek)
+            expected += [(seek, tokens, alone.avg_logprob) for start, stop, tokens in pieces if has_text(tokens)]
+            seek += advance
+            n_encoded += 1
+    assert found == expected and encoded == n_encoded
+
+
+def has_text(tokens: list[int]) -> bool:
+    return any(token < 50257 for token in tokens)
+
+
+def test_the_language_of_a_batch_is_that_of_its_first_window(random_multilingual, multilingual_tokenizer, noise):
+    samples = spoken_in_three_parts(noise)
+    random_multilingual.n_encoded = 0
+    segments, info = transcribe(random_multilingual, multilingual_tokenizer, samples, batch_size=2, **SPEAKING)
+    assert random_multilingual.n_encoded == 2, "the language is detected in the first batch"
+    next(segments)
+    assert random_multilingual.n_encoded == 2, "the first batch is encoded once"
+    mel = log_mel(samples, 80)
+    start, end = cut_at_pauses(mel, 3000)[0]
+    states = random_multilingual.encode(pad_or_trim(mel[:, start:end], 3000)[None])
+    (probabilities,) = detect_language(random_multilingual, states, multilingual_tokenizer)
+    assert dict(info.all_language_probs) == pytest.approx(probabilities)
+
+
+BEGIN = 50364
+AT = BEGIN + 50  # a second
+
+
+@pytest.mark.parametrize("sizes", [[1] * 6, [2, 2, 1, 1], [3, 2, 1], [4, 2]])
+def test_the_rest_of_a_window_is_heard_in_a_later_batch(
+    random_multilingual, multilingual_tokenizer, noise, monkeypatch, sizes
+):
+    begun, whole = [BEGIN, 1, AT, AT, 2], [BEGIN, 3, AT + 50]
+    said = {
+        (0, 1000): begun,
+        (100, 1000): [BEGIN, 4, AT + 380, AT + 380],
+        (960, 1000): AssertionError("less than half a second is left"),
+        (1500, 2000): whole,
+        (2500, 3000): [BEGIN, 5, AT + 400, AT + 400],
+        (3000, 3500): begun,
+        (3100, 3500): [],
+    }
+    windows = [(0, 1000), (1500, 2000), (2500, 3000), (3000, 3500)]
+    batches = []
+
+    def stacked(mel, batch, n_frames):
+        batches.append(batch)
+        return np.zeros((len(batch), 80, n_frames), np.float32)
+
+    def decoded(engine, states, tokenizer, options):
+        assert len(options) == len(batches[-1]) == len(states)
+        return [DecodingResult("en", None, said[window], "", -0.5, 0.1, 0.0, 1.5) for window in batches[-1]]
+
+    monkeypatch.setattr("whisper2max.runtime.transcribe.cut_at_pauses", lambda mel, n_frames: windows)
+    monkeypatch.setattr("whisper2max.runtime.transcribe._stacked", stacked)
+    monkeypatch.setattr("whisper2max.runtime.transcribe.decode", decoded)
+    segments, _ = transcribe(
+        random_multilingual, multilingual_tokenizer, noise[: 36 * 16000], language="en", batch_size=sizes[0]
+    )
+    expected = [(0, 0, 1, 1), (1, 100, 4, 9.6), (2, 1500, 3, 17), (3, 2500, 5, 34), (4, 3000, 1, 31)]
+    assert [(segment.id, segment.seek, segment.tokens[1], round(segment.end, 6)) for segment in segments] == expected
+    assert sorted(window for batch in batches for window in batch) == sorted(said.keys() - {(960, 1000)})
+    assert [len(batch) for batch in batches] == sizes, "rests fill up the batches of the windows after them"
+
+
+def test_silent_windows_of_a_batch_are_left_out(random_multilingual, multilingual_tokenizer, noise, monkeypatch):
+    samples = spoken_in_three_parts(noise)
+    tokens = [BEGIN, 1, AT]
+    sure, silent, mistaken = ((-0.5, 0.9), (-1.5, 0.9), (-1.5, 0.1))
+    results = [DecodingResult("en", None, tokens, "", *both, 0.0, 1.5) for both in (sure, silent, mistaken)]
+    monkeypatch.setattr("whisper2max.runtime.transcribe.decode", lambda *_: results)
+    segments, _ = transcribe(random_multilingual, multilingual_tokenizer, samples, language="en", batch_size=8)
+    assert [(segment.id, segment.avg_logprob) for segment in segments] == [(0, -0.5), (1, -1.5)]
+
+
+@pytest.mark.parametrize("n_samples", [100, 35 * 16000])
+def test_batches_of_nothing(random_multilingual, multilingual_tokenizer, n_samples):
+    samples = np.zeros(n_samples, np.float32)
+    segments, info = transcribe(random_multilingual, multilingual_tokenizer, samples, batch_size=4)
+    assert list(segments) == [] and info.language and info.duration == n_samples / 16000
+
+
 def test_what_is_known_before_the_text(random_multilingual, multilingual_tokenizer, noise):
     random_multilingual.n_encoded = 0
     segments, info = transcribe(random_multilingual, multilingual_tokenizer, noise)
@@ -166,6 +279,7 @@ def test_nothing_to_hear(random_english, english_tokenizer):
         ({"suppress_tokens": (60000,)}, "suppress_tokens holds 60000"),
         ({"initial_prompt": [60000]}, "outside of the vocabulary"),
         ({"prefix": [7] * 500}, "shorten the prefix"),
+        ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
 def test_options_that_cannot_be_are_refused_at_once(random_multilingual, multilingual_tokenizer, noise, options, said):
@@ -186,7 +300,8 @@ def test_options_that_do_not_exist_yet_are_not_accepted():
 
 
 def test_the_runtime_imports_no_torch():
-    modules = [f"whisper2max.runtime.{name}" for name in ("audio", "features", "decoding", "transcribe", "writers")]
+    names = ("audio", "features", "decoding", "pauses", "transcribe", "writers")
+    modules = [f"whisper2max.runtime.{name}" for name in names]
     unwanted = "{'torch', 'transformers', 'whisper', 'jinja2'}"
     program = f"import sys, {', '.join(modules)}; assert not {unwanted} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -197,3 +312,9 @@ def test_real_speech(tiny_en, english_tokenizer, clips):
     ours, theirs = assert_equals_openai(tiny_en, english_tokenizer, samples)
     assert ours["text"] == theirs["text"]
     assert "ask not what your country can do for you" in ours["text"]
+
+    thrice = np.concatenate([samples, np.zeros(8000, np.float32)] * 3)
+    segments = list(transcribe(tiny_en, english_tokenizer, thrice, batch_size=4)[0])
+    assert "".join(segment.text for segment in segments).count("what you can do for your country") == 3
+    assert len({segment.seek for segment in segments}) == 2
+    assert [segment.start for segment in segments] == sorted(segment.start for segment in segments)

@@ -21,6 +21,7 @@ from whisper2max.parity.tapped import TappedGraphs
 from whisper2max.parity.taps import LOGITS, encoder_taps, prompt_taps
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
+from whisper2max.target import resolve
 
 
 def replay(artifact: Artifact, engine: Engine, spec: GraphSpec, say: Callable[[str], None]) -> tuple[Findings, Kept]:
@@ -49,7 +50,7 @@ def replay(artifact: Artifact, engine: Engine, spec: GraphSpec, say: Callable[[s
         described.append(describe(window, transcript, tokenizer))
         tokens += _replay_shipped(engine, kept, window, transcript, tokenizer.special.eot, rows)
     if not all(row.passed for row in rows):
-        tapped = TappedGraphs(artifact.path, spec, say)
+        tapped = TappedGraphs(artifact.path, spec, resolve(artifact.target), say)
         for entry in kept.inputs:
             transcript = transcript_of(entry["prompt"], entry["greedy"], spec.dims)
             _replay_tapped(tapped, kept, entry["name"], transcript, spec, rows)

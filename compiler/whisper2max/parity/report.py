@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from whisper2max.parity.taps import LOGITS
+from whisper2max.parity.tolerances import TOLERANCES
 
 SCHEMA_VERSION = 2
 _NEIGHBOURS = 2
@@ -148,7 +149,7 @@ class ParityReport:
     """Outcome of comparing compiled graphs with a reference.
 
     Attributes:
-        dtype: of the weights, which chose the tolerances.
+        dtype: of the weights, which chose the tolerances; of two artifacts, that of the coarser.
         reference: what judged.
         witness: whose float32 error is the unit of the tolerances; None without torch.
         inputs: the audio.
@@ -176,11 +177,18 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Something was compared, all of it within tolerance, every token and every weight equal."""
+        """Something was compared, all of it within tolerance, enough tokens and every weight equal."""
         complete = bool(self.rows and self.tokens) and all(row.compared for row in self.tokens)
         weights = self.weights is None or (self.weights.tensors > 0 and not self.weights.different)
-        tokens = all(row.first_different is None for row in self.tokens)
+        tokens = all(self.agrees(row) for row in self.tokens)
         return complete and weights and tokens and self.first_divergent is None
+
+    def agrees(self, row: TokenRow) -> bool:
+        """Whether enough tokens of a row are equal for the dtype; free-running ones of narrow dtypes are not judged."""
+        needed = TOLERANCES[self.dtype].token_agreement
+        if needed == 1:
+            return row.first_different is None
+        return row.kind == "free" or row.equal >= needed * row.compared
 
     def worst(self, path: str) -> Row:
         """The row of `path` that is closest to its limit."""
@@ -226,7 +234,7 @@ class ParityReport:
                 "weights": asdict(self.weights) if self.weights else None,
                 "layers": [asdict(row) for row in self.rows if row.path != LOGITS],
                 "logits": [asdict(row) for row in self.rows if row.path == LOGITS],
-                "tokens": {**self._token_counts(), "rows": [asdict(row) for row in self.tokens]},
+                "tokens": {**self._token_counts(), "rows": [{**asdict(row), "passed": self.agrees(row)} for row in self.tokens]},
                 "first_divergent": asdict(divergent) if divergent else None,
                 "explanation": self.explanation(),
             }
@@ -273,7 +281,7 @@ class ParityReport:
         return f" Error as a fraction of its limit along the way: {steps}.{inputs}"
 
     def _tokens_in_words(self) -> str:
-        wrong = [row for row in self.tokens if row.first_different is not None]
+        wrong = [row for row in self.tokens if not self.agrees(row)]
         if not wrong:
             return ""
         return (

@@ -16,8 +16,8 @@ from whisper2max.dims import ModelDimensions
 from whisper2max.ir import GraphSpec
 from whisper2max.parity.taps import block_taps, graph_taps
 from whisper2max.runtime.threads import shared_session
-from whisper2max.runtime.weights import map_weights
-from whisper2max.target import native_target
+from whisper2max.runtime.weights import map_weights, registry
+from whisper2max.target import Target
 
 Values = dict[str, np.ndarray]
 
@@ -30,17 +30,18 @@ class TappedGraphs:
     Args:
         directory: holds model.py, kernels/ and weights.safetensors.
         spec: the network.
+        target: what the graphs are compiled for.
         say: told what is compiling.
     """
 
-    def __init__(self, directory: Path, spec: GraphSpec, say: Callable[[str], None]):
+    def __init__(self, directory: Path, spec: GraphSpec, target: Target, say: Callable[[str], None]):
         self._dims = spec.dims
         self._paths = graph_taps(spec)
         # MAX reads the mapped arrays in place, so they live as long as the graphs
         self._weights = map_weights(directory / "weights.safetensors")
-        session, compiled = shared_session(), compile_tapped(directory, self._paths, native_target(), say)
+        session, compiled = shared_session(), compile_tapped(directory, self._paths, target, say)
         self._graphs = {
-            name: session.init(read(mef), weights_registry=self._weights) for name, mef in compiled.items()
+            name: session.init(read(mef), weights_registry=registry(self._weights)) for name, mef in compiled.items()
         }
 
     def encode(self, mel: np.ndarray) -> tuple[Buffer, Values]:
@@ -78,15 +79,16 @@ class BlockGraphs:
     Args:
         directory: holds model.py, kernels/ and weights.safetensors.
         spec: the network.
+        target: what the graphs are compiled for.
         say: told what is compiling.
     """
 
-    def __init__(self, directory: Path, spec: GraphSpec, say: Callable[[str], None]):
+    def __init__(self, directory: Path, spec: GraphSpec, target: Target, say: Callable[[str], None]):
         self._dims = spec.dims
         self._weights = map_weights(directory / "weights.safetensors")
         sides = ("encoder", "decoder")
         self._paths = {f"{side}_block": [tap.path for tap in block_taps(spec, side)] for side in sides}
-        self._compiled = compile_tapped(directory, self._paths, native_target(), say)
+        self._compiled = compile_tapped(directory, self._paths, target, say)
 
     def encoder_block(self, layer: int, x: np.ndarray) -> Values:
         """Values of encoder.blocks.`layer` on float32 [1, n_audio_ctx, n_audio_state]."""
@@ -106,7 +108,7 @@ class BlockGraphs:
             if name.startswith(f"{block}.")
         }
         name = f"{side}_block"
-        model = shared_session().init(read(self._compiled[name]), weights_registry=weights)
+        model = shared_session().init(read(self._compiled[name]), weights_registry=registry(weights))
         values = _by_path(self._paths[name], model.execute(*inputs))
         return {block + path.removeprefix(first): value for path, value in values.items()}
 

@@ -1,0 +1,134 @@
+"""OpenVINO's CPU plugin with graphs converted from the transformers module.
+
+OpenVINO is a runtime, not a transcriber: whole recordings go through this project's features and decoding loop, with
+OpenVINO in the place of its engine. Differences to our figures are then those of the graphs alone.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from peers.base import PROMPT, NotOffered, Peer, run_steps, window
+from peers.weights import ctranslate2_directory, dimensions, transformers_directory, write_once
+
+GRAPHS = ("encoder", "cross", "decoder")
+DIMS = "dims.json"
+
+
+class OpenVino(Peer):
+    """One inference precision; bf16 is OpenVINO's default where the CPU has it. Five sequences are five windows."""
+
+    def __init__(self, models: Path, threads: int, variant: str):
+        from whisper2max.runtime.tokens import Tokenizer
+
+        tokenizer = (ctranslate2_directory(models) / "tokenizer.json").read_bytes()
+        self.engine = Engine(models / "openvino", threads, variant)
+        self.tokenizer = Tokenizer.from_json(tokenizer, self.engine.dims.n_vocab)
+
+    @classmethod
+    def prepare(cls, models: Path, variant: str) -> None:
+        def write(folder: Path) -> None:
+            _keep_telemetry_out()
+            from peers.openvino_export import export
+
+            export(transformers_directory(models), folder)
+            (folder / DIMS).write_text(json.dumps(dimensions(models)))
+
+        ctranslate2_directory(models)
+        write_once(models / "openvino", write)
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        from whisper2max.runtime.features import log_mel
+
+        return log_mel(window(samples), self.engine.dims.n_mels)[None]
+
+    def encode(self, features: np.ndarray) -> np.ndarray:
+        return self.engine.encode(features)
+
+    def states(self, encoded: np.ndarray) -> np.ndarray:
+        return encoded
+
+    def steps(self, features: np.ndarray, rows: int, count: int) -> tuple[float, list[int]]:
+        session = Session(self.engine, np.repeat(self.encode(features), rows, axis=0))
+        first = session.run(np.repeat(np.array([PROMPT], np.int64), rows, axis=0)).argmax(-1)
+        return run_steps(
+            lambda tokens, position: session.run(tokens[:, None]).argmax(-1), first, len(PROMPT), count
+        )
+
+    def transcribe(self, samples: np.ndarray, beam_size: int = 1, batch_size: int = 1) -> str:
+        if beam_size != 1 or batch_size != 1:
+            raise NotOffered("OpenVINO is a runtime: the loop around it here is greedy, window after window")
+        from whisper2max.runtime.transcribe import transcribe
+
+        segments, _ = transcribe(
+            self.engine, self.tokenizer, samples, language="en", condition_on_previous_text=False
+        )
+        return "".join(segment.text for segment in segments)
+
+
+class Engine:
+    """The part of whisper2max.runtime.engine.Engine that its decoding loop needs, for windows decoded one by one."""
+
+    def __init__(self, folder: Path, threads: int, precision: str):
+        _keep_telemetry_out()
+        import openvino
+
+        from whisper2max.dims import ModelDimensions
+
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        core = openvino.Core()
+        self.dims = ModelDimensions(**json.loads((folder / DIMS).read_text()))
+        self.encoder, self.cross, self.decoder = (
+            core.compile_model(folder / f"{name}.xml", "CPU", settings).create_infer_request() for name in GRAPHS
+        )
+
+    def encode(self, mel: np.ndarray) -> np.ndarray:
+        """float32 [rows, n_mels, 3000] -> float32 [rows, n_audio_ctx, n_audio_state]."""
+        self.encoder.infer([mel], share_inputs=True)
+        return self.encoder.get_output_tensor(0).data.copy()
+
+    def prompt(self, states: np.ndarray, tokens: np.ndarray, picked: np.ndarray) -> tuple[np.ndarray, "Session"]:
+        """As whisper2max's, for one row. Each picked position costs a run, where one run would give them all."""
+        if len(tokens) != 1:
+            raise NotOffered("rows with prompts of their own lengths")
+        session = Session(self, states)
+        logits, done = {}, 0
+        for position in sorted(set(picked[0].tolist())):
+            logits[position] = session.run(tokens[:, done : position + 1])
+            done = position + 1
+        return np.stack([logits[position] for position in picked[0].tolist()], 1), session
+
+
+class Session:
+    """Cache of sequences of the same length; the decoder graph gives back what it was given, longer."""
+
+    def __init__(self, engine: Engine, states: np.ndarray):
+        dims = engine.dims
+        self.decoder = engine.decoder
+        engine.cross.infer([states], share_inputs=True)
+        self.cross = [output.data.copy() for output in engine.cross.output_tensors]
+        width = dims.n_text_state // dims.n_text_head
+        empty = np.zeros((len(states), dims.n_text_head, 0, width), np.float32)
+        self.cache = [empty] * (2 * dims.n_text_layer)
+
+    def run(self, tokens: np.ndarray) -> np.ndarray:
+        """int64 [rows, length] after all before them -> logits float32 [rows, n_vocab] of the last."""
+        self.decoder.infer([tokens, *self.cross, *self.cache], share_inputs=True)
+        logits, *cache = (output.data for output in self.decoder.output_tensors)
+        self.cache = [each.copy() for each in cache]
+        return logits[:, -1].copy()
+
+    def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """As whisper2max's; `positions` are those that follow."""
+        return self.run(tokens[:, None])
+
+
+def _keep_telemetry_out() -> None:
+    """OpenVINO's converter reports its use by network when imported, unless this package is missing."""
+    sys.modules.setdefault("openvino_telemetry", None)

@@ -1,0 +1,334 @@
+"""Whisper's log-mel spectrogram: samples to features, with a Fourier transform of 400 in float64.
+
+A SIMD vector holds one value of `LANES` neighbouring frames, so that nothing is ever shuffled. Frames
+overlap by 240 samples: a tile copies its samples once, transposed, and sample n of all its frames is
+one load (j = n % 160, shifted by n // 160 hops):
+
+    samples  |<- 160 ->|<- 160 ->|<- 160 ->|..      hops[j]    [ s[j]  s[160 + j]  s[320 + j]  .. ]
+    frame 0  [== 400 samples ========]                           |<- frames 0, 1, 2, .. ->|         n = j
+    frame 1            [========================]                     |<- frames 0, 1, .. ->|       n = j + 160
+
+The transform splits 400 = 16 * 25 by n = 25 * row + column and k = k1 + 16 * k2, W = exp(-2 pi i / 400):
+
+    16 rows                       X[k1 + 16 * k2] = sum over columns of
+    [ 0    1   ..  24 ]               W^(16 * column * k2)                    transforms of 25, k1 = 0 .. 8
+    [ 25   26  ..  49 ]               * W^(column * k1)                       twiddles
+    [ ..              ]               * sum over rows of
+    [ 375  ..     399 ]                   W^(25 * row * k1) * x[n]            transforms of 16, real
+       25 columns
+
+The samples are real, so that k1 = 9 .. 15 mirror k1 = 7 .. 1 and are left out. Both short transforms
+fold n with -n and are sums of products with cosines and sines from then on; they are a third longer than
+nested butterflies of 2 and 5 and a tenth of the code. Of each mel filter only the bins from its first
+to its last that is not zero are multiplied.
+
+    pass 1, a task per 64 frames:    output[mel, frame] = max(filters[mel] . power, 1e-10), and the task's maximum
+    pass 2, a task per mel channel:  output[mel, frame] = (max(log10(output), log10(maximum) - 8) + 4) / 4
+
+Frames that hear nothing but the padding skip pass 1.
+"""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor, Tensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+from std.math import ceildiv, cos, log10, pi, sin
+from std.sys import simd_width_of
+from std.utils.coord import coord_to_index_list
+from std.utils.index import IndexList
+
+comptime N_FFT = 400
+comptime HOP_LENGTH = 160
+comptime N_BINS = N_FFT // 2 + 1
+comptime ROWS = 16
+comptime COLUMNS = 25
+comptime LOWEST_POWER = Float32(1e-10)
+
+comptime LANES = simd_width_of[DType.float64]()
+comptime FRAMES_PER_TASK = 64
+comptime Wave = SIMD[DType.float64, LANES]
+comptime Power = SIMD[DType.float32, LANES]
+# hops that the frames of a tile touch: the last one begins LANES - 1 hops after the first and is 2.5 long
+comptime TILE_HOPS = LANES + 2
+
+
+@extensibility.register("whisper2max.log_mel")
+struct LogMel:
+    """Shapes: samples [samples], filters [n_mels, 201], output [n_mels, (samples + padding) // 160]; padding is a
+    scalar, the zero samples to add at the end. CPU only."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        output: OutputTensor[dtype=DType.float32, rank=2, ...],
+        samples: InputTensor[dtype=DType.float32, rank=1, ...],
+        filters: InputTensor[dtype=DType.float32, rank=2, ...],
+        padding: Int64,
+        ctx: DeviceContext,
+    ) raises:
+        comptime assert target == "cpu", "whisper2max.log_mel runs on the CPU only"
+        var n_samples = samples.dim_size(0)
+        var length = n_samples + Int(padding)
+        var n_mels = output.dim_size(0)
+        var n_frames = output.dim_size(1)
+        if filters.dim_size(0) != n_mels or filters.dim_size(1) != N_BINS:
+            raise Error(
+                "log_mel: the filters are [",
+                filters.dim_size(0),
+                ", ",
+                filters.dim_size(1),
+                "], not [",
+                n_mels,
+                ", 201]",
+            )
+        if n_frames != frames_of(n_samples, padding):
+            raise Error("log_mel: ", length, " samples make ", length // HOP_LENGTH, " frames of 160, not ", n_frames)
+        if n_frames == 0:
+            return
+
+        var output_data = output.unsafe_ptr()
+        var samples_data = samples.unsafe_ptr()
+        var filters_data = filters.unsafe_ptr()
+        spectrogram(output_data, samples_data, filters_data, n_samples, length, n_mels, n_frames)
+
+
+@extensibility.register_shape_function("whisper2max.log_mel")
+def log_mel_shape(samples: Some[Tensor], filters: Some[Tensor], padding: Int64) raises -> IndexList[2]:
+    """[n_mels, (samples + padding) // 160]."""
+    var n_samples = coord_to_index_list(samples.shape().tuple())[0]
+    var n_mels = coord_to_index_list(filters.shape().tuple())[0]
+    return IndexList[2](n_mels, frames_of(n_samples, padding))
+
+
+def frames_of(n_samples: Int, padding: Int64) raises -> Int:
+    """Whole hops in the padded recording: a frame each 10 ms."""
+    if padding < 0:
+        raise Error("log_mel: the padding is ", padding, " samples; it must not be negative")
+    return (n_samples + Int(padding)) // HOP_LENGTH
+
+
+def spectrogram(
+    output: Pointer[mut=True, Float32, _],
+    samples: Pointer[Float32, _],
+    filters: Pointer[Float32, _],
+    n_samples: Int,
+    length: Int,
+    n_mels: Int,
+    n_frames: Int,
+) raises:
+    """Write the log-mel spectrogram.
+
+    Args:
+        output: [n_mels, n_frames] floats.
+        samples: `n_samples` floats, 16 kHz.
+        filters: [n_mels, 201] floats.
+        n_samples: Samples of the recording.
+        length: Samples and padding, at least 160.
+        n_mels: Mel channels.
+        n_frames: `length // 160`.
+
+    Raises:
+        If a power is NaN or too large for float32, as those of NaN or infinite samples are.
+    """
+    # a frame beyond this one sees nothing but padding
+    var n_heard = min(n_frames, (n_samples + N_FFT // 2 - 1) // HOP_LENGTH + 1)
+    var n_tasks = ceildiv(n_heard, FRAMES_PER_TASK)
+    var tables = Tables()
+    var bands = non_zero_ranges(filters, n_mels)
+    var loudest = List[Float32](length=n_tasks, fill=0)
+    var loudest_data = loudest.unsafe_ptr()
+
+    def mel_powers(task: Int) {imm}:
+        var hops = List[Float32](length=HOP_LENGTH * TILE_HOPS, fill=0)
+        var columns = List[Wave](length=2 * (ROWS // 2 + 1) * COLUMNS, fill=0)
+        var powers = List[Power](length=N_BINS, fill=0)
+        var highest = Power(LOWEST_POWER)
+        var finite = Power(0)
+        var start = task * FRAMES_PER_TASK
+        for frame in range(start, min(start + FRAMES_PER_TASK, n_heard), LANES):
+            copy_hops(hops.unsafe_ptr(), samples, frame * HOP_LENGTH - N_FFT // 2, n_samples, length)
+            transform(powers.unsafe_ptr(), columns.unsafe_ptr(), hops.unsafe_ptr(), tables)
+            var heard = min(LANES, n_heard - frame)
+            for mel in range(n_mels):
+                var power = Power(0)
+                for bin in range(bands[2 * mel], bands[2 * mel + 1]):
+                    var weight = filters.unsafe_offset(mel * N_BINS + bin).unsafe_load()
+                    power = powers[bin].fma(weight, power)
+                finite = power.fma(0, finite)
+                power = max(power, LOWEST_POWER)
+                var to = output.unsafe_offset(mel * n_frames + frame)
+                if heard == LANES:
+                    to.unsafe_store(power)
+                    highest = max(highest, power)
+                else:
+                    for lane in range(heard):
+                        to.unsafe_offset(lane).unsafe_store(power[lane])
+                        highest[lane] = max(highest[lane], power[lane])
+        # 0 * NaN and 0 * infinity are NaN, and stay it
+        loudest_data.unsafe_offset(task).unsafe_store(highest.reduce_max() + finite.reduce_add())
+
+    sync_parallelize(mel_powers, n_tasks)
+
+    var maximum = LOWEST_POWER
+    for power in loudest:
+        if not power < Float32.MAX:
+            raise Error(
+                "log_mel: a sample is NaN or infinite, or too large for float32 powers; samples lie between -1 and 1"
+            )
+        maximum = max(maximum, power)
+    var floor = log10(maximum) - 8
+
+    def log_of_powers(mel: Int) {imm}:
+        comptime width = simd_width_of[DType.float32]()
+        var row = output.unsafe_offset(mel * n_frames)
+        var vectors = n_heard // width * width
+        for frame in range(0, vectors, width):
+            var to = row.unsafe_offset(frame)
+            to.unsafe_store((max(log10(to.unsafe_load[width=width]()), floor) + 4) / 4)
+        for frame in range(vectors, n_heard):
+            var to = row.unsafe_offset(frame)
+            to.unsafe_store((max(log10(to.unsafe_load()), floor) + 4) / 4)
+        var silence = (max(log10(LOWEST_POWER), floor) + 4) / 4
+        for frame in range(n_heard, n_frames):
+            row.unsafe_offset(frame).unsafe_store(silence)
+
+    sync_parallelize(log_of_powers, n_mels)
+
+
+struct Tables:
+    """The window and the 400th roots of unity: `cosines[n]` is cos(2 pi n / 400)."""
+
+    var window: List[Float64]
+    var cosines: List[Float64]
+    var sines: List[Float64]
+
+    def __init__(out self):
+        self.window = List[Float64](capacity=N_FFT)
+        self.cosines = List[Float64](capacity=N_FFT)
+        self.sines = List[Float64](capacity=N_FFT)
+        for n in range(N_FFT):
+            var angle = 2 * pi * Float64(n) / N_FFT
+            self.cosines.append(cos(angle))
+            self.sines.append(sin(angle))
+            self.window.append(0.5 - 0.5 * cos(angle))
+
+
+def non_zero_ranges(filters: Pointer[Float32, _], n_mels: Int) -> List[Int]:
+    """The first bin and one past the last bin of each filter that are not zero, for one filter after the other."""
+    var ranges = List[Int](capacity=2 * n_mels)
+    for mel in range(n_mels):
+        var filter = filters.unsafe_offset(mel * N_BINS)
+        var first = 0
+        var stop = N_BINS
+        while first < stop and filter.unsafe_offset(first).unsafe_load() == 0:
+            first += 1
+        while first < stop and filter.unsafe_offset(stop - 1).unsafe_load() == 0:
+            stop -= 1
+        ranges.append(first)
+        ranges.append(stop)
+    return ranges^
+
+
+def copy_hops(
+    hops: Pointer[mut=True, Float32, _], samples: Pointer[Float32, _], start: Int, n_samples: Int, length: Int
+):
+    """Sample `start + 160 * hop + j` of the padded and mirrored recording to `hops[j, hop]`.
+
+    Args:
+        hops: [160, TILE_HOPS] floats.
+        samples: `n_samples` floats, which zeros continue up to `length`; there and at 0 the signal is mirrored.
+        start: First sample of the tile's first frame, -200 for the recording's first.
+        n_samples: Samples of the recording.
+        length: Samples and padding, at least 160.
+    """
+    var inside = start >= 0 and start + TILE_HOPS * HOP_LENGTH <= n_samples
+    for hop in range(TILE_HOPS):
+        for j in range(HOP_LENGTH):
+            var at = start + hop * HOP_LENGTH + j
+            if not inside:
+                at %= 2 * (length - 1)
+                at = min(at, 2 * (length - 1) - at)
+            var sample = samples.unsafe_offset(at).unsafe_load() if at < n_samples else Float32(0)
+            hops.unsafe_offset(j * TILE_HOPS + hop).unsafe_store(sample)
+
+
+def transform(
+    powers: Pointer[mut=True, Power, _],
+    columns: Pointer[mut=True, Wave, _],
+    hops: Pointer[Float32, _],
+    tables: Tables,
+):
+    """The power spectrum of LANES frames.
+
+    Args:
+        powers: [201], the result.
+        columns: Scratch of [9, 25, 2]: real and imaginary parts of the transformed columns, times their twiddles.
+        hops: [160, TILE_HOPS] samples as `copy_hops` leaves them.
+        tables: Window, cosines and sines.
+    """
+    var window = tables.window.unsafe_ptr()
+    var cosines = tables.cosines.unsafe_ptr()
+    var sines = tables.sines.unsafe_ptr()
+    for column in range(COLUMNS):
+        var x = Array[Wave, ROWS](fill=0)
+        comptime for row in range(ROWS):
+            var n = COLUMNS * row + column
+            var sample = hops.unsafe_offset(n % HOP_LENGTH * TILE_HOPS + n // HOP_LENGTH).unsafe_load[width=LANES]()
+            x[row] = sample.cast[DType.float64]() * window.unsafe_offset(n).unsafe_load()
+        # rows r and 16 - r share a cosine, and a sine up to its sign
+        comptime for row in range(1, ROWS // 2):
+            var mirrored = x[ROWS - row]
+            x[ROWS - row] = x[row] - mirrored
+            x[row] += mirrored
+        comptime for k1 in range(ROWS // 2 + 1):
+            var real = x[0] + x[ROWS // 2] if k1 % 2 == 0 else x[0] - x[ROWS // 2]
+            var minus_imag = Wave(0)
+            comptime for row in range(1, ROWS // 2):
+                comptime root = COLUMNS * (row * k1 % ROWS)
+                real = x[row].fma(cosines.unsafe_offset(root).unsafe_load(), real)
+                minus_imag = x[ROWS - row].fma(sines.unsafe_offset(root).unsafe_load(), minus_imag)
+            var c = cosines.unsafe_offset(column * k1).unsafe_load()
+            var s = sines.unsafe_offset(column * k1).unsafe_load()
+            var to = columns.unsafe_offset(2 * (k1 * COLUMNS + column))
+            to[] = real * c - minus_imag * s
+            to.unsafe_offset(1)[] = -(minus_imag * c + real * s)
+
+    for k1 in range(ROWS // 2 + 1):
+        var z = columns.unsafe_offset(2 * k1 * COLUMNS)
+        comptime half = COLUMNS // 2
+        var sum_real = Array[Wave, half + 1](fill=0)
+        var sum_imag = Array[Wave, half + 1](fill=0)
+        var difference_real = Array[Wave, half + 1](fill=0)
+        var difference_imag = Array[Wave, half + 1](fill=0)
+        sum_real[0] = z[]
+        sum_imag[0] = z.unsafe_offset(1)[]
+        comptime for m in range(1, half + 1):
+            var a = z.unsafe_offset(2 * m)
+            var b = z.unsafe_offset(2 * (COLUMNS - m))
+            sum_real[m] = a[] + b[]
+            sum_imag[m] = a.unsafe_offset(1)[] + b.unsafe_offset(1)[]
+            difference_real[m] = a[] - b[]
+            difference_imag[m] = a.unsafe_offset(1)[] - b.unsafe_offset(1)[]
+        comptime for k2 in range(half + 1):
+            var c_real = sum_real[0]
+            var c_imag = sum_imag[0]
+            var s_real = Wave(0)
+            var s_imag = Wave(0)
+            comptime for m in range(1, half + 1):
+                comptime root = ROWS * (m * k2 % COLUMNS)
+                var c = cosines.unsafe_offset(root).unsafe_load()
+                var s = sines.unsafe_offset(root).unsafe_load()
+                c_real = sum_real[m].fma(c, c_real)
+                c_imag = sum_imag[m].fma(c, c_imag)
+                s_real = difference_real[m].fma(s, s_real)
+                s_imag = difference_imag[m].fma(s, s_imag)
+            store_power(powers, k1 + ROWS * k2, c_real + s_imag, c_imag - s_real)
+            comptime if k2 > 0:
+                store_power(powers, k1 + ROWS * (COLUMNS - k2), c_real - s_imag, c_imag + s_real)
+
+
+@always_inline
+def store_power(powers: Pointer[mut=True, Power, _], k: Int, real: Wave, imag: Wave):
+    """Bins above 200 mirror those below: of the columns 0 and 8 either is computed, and they are equal."""
+    powers.unsafe_offset(min(k, N_FFT - k))[] = real.fma(real, imag * imag).cast[DType.float32]()

@@ -1,0 +1,79 @@
+"""Rows of float32 to the words that `tile.multiply` reads, interleaved by row.
+
+    x: row 0  [ a0 a1 a2 .. ]          words  [ a | b | .. ]   word 0 of every row of the tile
+       row 1  [ b0 b1 b2 .. ]    ->           [ a | b | .. ]   word 1
+       ..                                     [      ..    ]
+
+float32 is copied, bfloat16 rounded to nearest. For int8 every row has a scale of its own, its largest magnitude
+over 127, so a token or frame that is loud takes no precision from its neighbours.
+"""
+
+from std.memory import bitcast
+
+from .tile import LANES, Words, ZERO_POINT, group
+
+
+@always_inline
+def rounded[format: DType, words: Int](values: SIMD[DType.float32, _]) -> SIMD[DType.int32, words]:
+    """Values of float32 or bfloat16 as `words` words."""
+    comptime if format == DType.float32:
+        return bitcast[DType.int32, words](values)
+    else:
+        return bitcast[DType.int32, words](values.cast[DType.bfloat16]())
+
+
+@always_inline
+def as_words[format: DType, words: Int](x: Pointer[Float32, _], inverse: Float32) -> SIMD[DType.int32, words]:
+    """The next `words` words of a row; int8 is multiplied by `inverse` and rounded."""
+    comptime width = words * group[format]()
+    var values = x.unsafe_load[width=width]()
+    comptime if format != DType.int8:
+        return rounded[format, words](values)
+    else:
+        var steps = (values * inverse).__round__().cast[DType.int32]() + Int32(ZERO_POINT)
+        return bitcast[DType.int32, words](steps.cast[DType.uint8]())
+
+
+@always_inline
+def largest_magnitude(x: Pointer[Float32, _], count: Int) -> Float32:
+    """The largest magnitude of `count` floats."""
+    var largest = SIMD[DType.float32, LANES](0)
+    var i = 0
+    while i + LANES <= count:
+        largest = max(largest, abs(x.unsafe_offset(i).unsafe_load[width=LANES]()))
+        i += LANES
+    var result = largest.reduce_max()
+    while i < count:
+        result = max(result, abs(x.unsafe_offset(i).unsafe_load()))
+        i += 1
+    return result
+
+
+@always_inline
+def pack_row[
+    format: DType
+](packed: Pointer[mut=True, Int32, _], x: Pointer[Float32, _], words: Int, step: Int) -> Float32:
+    """Write the `words` words of one row of x, `step` apart.
+
+    Returns:
+        What a product with the packed row is to be multiplied by: the row's scale, 1 where none is needed.
+    """
+    var scale = Float32(1)
+    var inverse = Float32(1)
+    comptime if format == DType.int8:
+        var largest = largest_magnitude(x, words * group[format]())
+        scale = largest / 127
+        inverse = 127 / largest if largest > 0 else Float32(0)
+    var k = 0
+    while k + LANES <= words:
+        var next = as_words[format, LANES](x.unsafe_offset(k * group[format]()), inverse)
+        if step == 1:
+            packed.unsafe_offset(k).unsafe_store(next)
+        else:
+            comptime for lane in range(LANES):
+                packed.unsafe_offset((k + lane) * step).unsafe_store(next[lane])
+        k += LANES
+    while k < words:
+        packed.unsafe_offset(k * step).unsafe_store(as_words[format, 1](x.unsafe_offset(k * group[format]()), inverse))
+        k += 1
+    return scale

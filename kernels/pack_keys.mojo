@@ -1,0 +1,64 @@
+"""Keys of attention in the panels of a matrix product: a column is a frame.
+
+    keys of a head                        panel 0 of the head
+    frame 0   [ word 0 | word 1 | .. ]    word 0   [ frame 0 | frame 1 | .. | frame 31 ]
+    frame 1   [ word 0 | word 1 | .. ] -> word 1   [ frame 0 | frame 1 | .. | frame 31 ]
+    ..                                    ..
+
+One task packs one head. Frames beyond the last are zero.
+"""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+
+from .pack import rounded
+from .tile import PANEL, group
+
+
+@no_inline
+def pack_keys[
+    format: DType, head_dim: Int
+](packed: Pointer[mut=True, Int32, _], keys: Pointer[Float32, _], audios: Int, frames: Int, heads: Int):
+    """Pack [audios, frames, heads * head_dim] -> panels [audios, heads, frames / 32, words, 32]; missing frames are 0."""
+    comptime words = head_dim // group[format]()
+    var panels = (frames + PANEL - 1) // PANEL
+    var state = heads * head_dim
+
+    def one_head(task: Int) {imm}:
+        var audio, head = divmod(task, heads)
+        for panel in range(panels):
+            var block = packed.unsafe_offset((task * panels + panel) * words * PANEL)
+            for c in range(PANEL):
+                var frame = panel * PANEL + c
+                var row = keys.unsafe_offset((audio * frames + min(frame, frames - 1)) * state + head * head_dim)
+                comptime for k in range(words):
+                    var word = rounded[format, 1](
+                        row.unsafe_offset(k * group[format]()).unsafe_load[width=group[format]()]()
+                    )
+                    block.unsafe_offset(k * PANEL + c).unsafe_store(word if frame < frames else Int32(0))
+
+    sync_parallelize(one_head, audios * heads)
+
+
+@extensibility.register("whisper2max.pack_keys")
+struct PackKeys:
+    """Shapes: keys [audios, frames, heads * head_dim]; output [audios, heads, frames / 32 rounded up, words, 32 * values of a word]. CPU only."""
+
+    @staticmethod
+    def execute[
+        format: DType, head_dim: Int, target: StaticString
+    ](
+        output: OutputTensor[dtype=format, rank=5, ...],
+        keys: InputTensor[dtype=DType.float32, rank=3, ...],
+        ctx: DeviceContext,
+    ) raises:
+        comptime assert target == "cpu", "whisper2max.pack_keys runs on the CPU only"
+        pack_keys[format, head_dim](
+            output.unsafe_ptr().unsafe_bitcast[Int32](),
+            keys.unsafe_ptr(),
+            keys.dim_size(0),
+            keys.dim_size(1),
+            keys.dim_size(2) // head_dim,
+        )

@@ -1,0 +1,53 @@
+"""Names of targets become CPU features, or an error that says which there are."""
+
+import pytest
+
+from whisper2max import target as target_module
+from whisper2max.cpu import X86_64_LEVELS, native_cpu_features
+from whisper2max.errors import UsageError
+from whisper2max.target import TARGETS, Target, resolve, resolve_to_prove
+
+AVX2_MACHINE = X86_64_LEVELS["x86-64-v3"] | {"fpu", "adx", "aes"}
+
+
+@pytest.fixture
+def avx2_machine(monkeypatch):
+    monkeypatch.setattr(target_module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(target_module, "cpu_features", lambda: AVX2_MACHINE)
+
+
+def test_native_is_this_machine():
+    target = resolve("native")
+    assert target == Target("native", tuple(native_cpu_features()))
+    assert target.compiler_cpu == "" and target.missing_features() == []
+    assert resolve_to_prove("native") == target
+
+
+def test_a_level_is_its_features_whatever_the_machine(avx2_machine):
+    target = resolve("x86-64-v2")
+    expected = ["cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3"]
+    assert target.to_dict() == {"name": "x86-64-v2", "cpu_features": expected}
+    assert target.compiler_cpu == "x86-64-v2"
+
+
+def test_levels_that_this_machine_runs_can_be_proven(avx2_machine):
+    assert resolve_to_prove("x86-64-v3") == resolve("x86-64-v3")
+    assert resolve("x86-64-v4").missing_features() == ["avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"]
+    with pytest.raises(UsageError, match=r"x86-64-v4 needs .* lacks: avx512bw, .*avx512vl\. .*choose a lower target"):
+        resolve_to_prove("x86-64-v4")
+
+
+@pytest.mark.parametrize("name", ["x86-64", "x86-64-v5", "znver4", "Native", "", "sm_90"])
+def test_other_targets_are_refused_with_the_choices(name):
+    with pytest.raises(UsageError) as error:
+        resolve(name)
+    message = str(error.value)
+    assert message.startswith(f"target {name!r} ") and message.endswith("native, x86-64-v2, x86-64-v3, x86-64-v4.")
+    assert ("is a GPU, and graphs run on CPUs only" in message) == name.startswith("sm_")
+
+
+def test_levels_of_x86_are_refused_on_other_machines(monkeypatch):
+    monkeypatch.setattr(target_module.platform, "machine", lambda: "aarch64")
+    for name in TARGETS[1:]:
+        with pytest.raises(UsageError, match=f"{name} is a level of x86-64, and this machine is aarch64"):
+            resolve(name)

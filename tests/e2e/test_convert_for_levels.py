@@ -1,0 +1,147 @@
+"""Graphs for another CPU level than this machine's: generated for it, proven like all others, and marked."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from max.driver import Buffer
+from max.engine import read
+
+import whisper2max
+from whisper2max.artifact import open_artifact
+from whisper2max.build import compile_tapped
+from whisper2max.errors import UsageError
+from whisper2max.parity import tapped
+from whisper2max.runtime.threads import shared_session
+from whisper2max.target import resolve
+
+COMMAND = str(Path(sys.executable).with_name("whisper2max"))
+LEVELS = ["x86-64-v3", *(pytest.param(f"x86-64-{level}", marks=pytest.mark.slow) for level in ("v2", "v4"))]
+
+# A graph of one op that says what its compiler was allowed to use.
+MODEL = """
+from max.dtype import DType
+from max.graph import DeviceRef, Graph, TensorType, ops
+
+
+def build(kernels, taps=()):
+    answers = TensorType(DType.int32, [3], DeviceRef.CPU())
+    with Graph("answers", input_types=[answers], custom_extensions=[kernels]) as graph:
+        values = [graph.inputs[0].tensor]
+        graph.output(ops.custom("answers", device=DeviceRef.CPU(), values=values, out_types=[answers])[0].tensor)
+    return graph
+
+
+BUILDERS = {"answers": build}
+"""
+KERNEL = """
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from max.gpu.host import DeviceContext
+from std.sys import CompilationTarget
+
+
+@extensibility.register("answers")
+struct Answers:
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        output: OutputTensor[dtype=DType.int32, rank=1, ...],
+        unused: InputTensor[dtype=DType.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        var data = output.unsafe_ptr()
+        comptime avx2 = CompilationTarget.has_avx2()
+        comptime avx512f = CompilationTarget.has_avx512f()
+        comptime vnni = CompilationTarget.has_vnni()
+        data.unsafe_store(Int32(avx2))
+        data.unsafe_offset(1).unsafe_store(Int32(avx512f))
+        data.unsafe_offset(2).unsafe_store(Int32(vnni))
+"""
+ANSWERS = {"x86-64-v2": [0, 0, 0], "x86-64-v3": [1, 0, 0], "x86-64-v4": [1, 1, 0]}
+
+
+def runnable(level):
+    """The target, where this machine can run it."""
+    target = resolve(level)
+    if missing := target.missing_features():
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return target
+
+
+@pytest.fixture(scope="module")
+def convert_for(tmp_path_factory, small_module):
+    """Converts the small module for a level, once."""
+    made = {}
+
+    def convert(level):
+        if level not in made:
+            output = tmp_path_factory.mktemp(level) / "artifact"
+            made[level] = whisper2max.convert(module=small_module, output=output, target=runnable(level).name)
+        return made[level]
+
+    return convert
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_kernels_are_generated_for_the_level(level, tmp_path):
+    target = runnable(level)
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.mojo").write_text(KERNEL)
+    (tmp_path / "model.py").write_text(MODEL)
+    mef = compile_tapped(tmp_path, {"answers": ()}, target, print)["answers"]
+    (answers,) = shared_session().init(read(mef)).execute(Buffer.from_numpy(np.full(3, 9, np.int32)))
+    assert answers.to_numpy().tolist() == ANSWERS[level]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_artifact_for_a_level_is_proven_and_says_so(convert_for, small_artifact, level):
+    artifact = convert_for(level)
+    assert artifact.verified and artifact.target == level
+    assert artifact.manifest["target"] == resolve(level).to_dict()
+    assert json.loads(artifact.file("parity.json").read_text())["passed"]
+    ours, native = artifact.manifest["files"], small_artifact.manifest["files"]
+    for name in ("model.py", "weights.safetensors", "graph.txt"):
+        assert ours[name] == native[name]
+    for name in ("encoder.mef", "prompt.mef", "step.mef"):
+        assert ours[name] != native[name]
+
+
+def test_compile_and_verify_for_a_level(convert_for, small_artifact, small_module, tmp_path, monkeypatch):
+    convert_for("x86-64-v3")  # its graphs are kept now
+    path = whisper2max.convert(module=small_module, output=tmp_path / "artifact").path
+    command = [COMMAND, "compile", str(path), "--target", "x86-64-v3"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "rebuilt for x86-64-v3, not verified" in result.stderr, result.stderr
+
+    asked = []
+
+    def compile_noted(directory, taps, target, say):
+        asked.append(target)
+        return compile_tapped(directory, taps, target, say)
+
+    monkeypatch.setattr(tapped, "compile_tapped", compile_noted)
+    assert whisper2max.verify(path, module=small_module).passed
+    assert asked == [resolve("x86-64-v3")]
+    verified = open_artifact(path)
+    assert verified.verified and verified.target == "x86-64-v3"
+
+
+def test_a_level_that_cannot_run_here_is_refused_before_anything_else(small_module, tmp_path, monkeypatch):
+    monkeypatch.setattr("whisper2max.target.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("whisper2max.target.cpu_features", lambda: frozenset({"avx", "avx2"}))
+    with pytest.raises(UsageError, match="x86-64-v3 needs CPU features that this machine lacks: abm, .*nothing is pub"):
+        whisper2max.convert(module=small_module, output=tmp_path / "made", target="x86-64-v3")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["convert", "--size", "base"], ["compile", "artifacts/none"]])
+def test_the_command_refuses_an_unknown_target(command):
+    result = subprocess.run([COMMAND, *command, "--target", "sm_90"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    expected = "error: target 'sm_90' is a GPU, and graphs run on CPUs only; choose one of native, x86-64-v2, x86-64-v3"
+    assert result.stderr.startswith(expected)

@@ -1,0 +1,100 @@
+"""whisper2max.linear, linear_add and the int8 pair against longhand products of the same rounded operands."""
+
+import numpy as np
+import pytest
+import torch
+from longhand import bfloat16, gelu, gelu_tanh, int8_rows, packed
+from max.driver import Buffer
+from max.dtype import DType
+from max.graph import DeviceRef, TensorType
+
+from whisper2max.passes import quantize
+from whisper2max.runtime.weights import registry
+
+N_IN, N_OUT = 72, 83
+CPU = DeviceRef.CPU()
+WORDS = {"float32": 1, "bfloat16": 2, "int8": 4}
+
+
+@pytest.fixture(scope="module")
+def linear(compile_graph):
+    """Outputs: of every format plain, with GELU, and with its approximation and a residual."""
+    x = TensorType(DType.float32, ["batch", "length", N_IN], CPU)
+    y = TensorType(DType.float32, ["batch", "length", N_OUT], CPU)
+    vector = TensorType(DType.float32, [N_OUT], CPU)
+    sums = TensorType(DType.int32, [N_OUT], CPU)
+    weights = [
+        TensorType(getattr(DType, dtype), [-(-N_OUT // 32), N_IN // words, 32, words], CPU)
+        for dtype, words in WORDS.items()
+    ]
+
+    def build(kernel, x, bias, residual, scales, sums, *weights):
+        outputs = []
+        for dtype, weight in zip(WORDS, weights, strict=True):
+            suffix, extra = ("_int8", [scales, sums]) if dtype == "int8" else ("", [])
+            values = [x, weight, *extra, bias]
+            outputs.append(kernel(f"linear{suffix}", values, residual.type, activation="none"))
+            outputs.append(kernel(f"linear{suffix}", values, residual.type, activation="gelu"))
+            outputs.append(kernel(f"linear{suffix}_add", [*values, residual], residual.type, activation="gelu_tanh"))
+        return outputs
+
+    return compile_graph("linear", [x, vector, y, vector, sums, *weights], build)
+
+
+def run(linear, x, weight, bias, residual):
+    *_, scales, sums = packed(weight, "int8")
+    panels = registry({dtype: packed(weight, dtype)[0] for dtype in WORDS})
+    arrays = [x, bias, residual, scales, sums, *panels.values()]
+    outputs = linear.execute(*(each if isinstance(each, Buffer) else Buffer.from_numpy(each) for each in arrays))
+    values = [each.to_numpy() for each in outputs]
+    return {dtype: values[3 * i : 3 * i + 3] for i, dtype in enumerate(WORDS)}
+
+
+def product(x, weight, dtype):
+    if dtype == "float32":
+        return x.astype(np.float64) @ weight.T.astype(np.float64)
+    if dtype == "bfloat16":
+        return bfloat16(x) @ bfloat16(weight).T
+    steps, scales = int8_rows(x)
+    weight_steps, weight_scales = (each.double().numpy() for each in quantize(torch.from_numpy(weight)))
+    return (steps @ weight_steps.T) * (scales * weight_scales)
+
+
+# one tile of each size, several tiles with a rest, rows shared by panel, and by block of rows
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 1), (1, 7), (5, 2), (1, 13), (2, 48), (1, 97), (1, 203)])
+def test_every_number_of_rows(linear, shape):
+    random = np.random.default_rng(shape[0] * 1000 + shape[1])
+    x = random.standard_normal((*shape, N_IN), np.float32) * np.exp(random.standard_normal((*shape, 1), np.float32))
+    weight = random.standard_normal((N_OUT, N_IN), np.float32) / 8
+    bias = random.standard_normal(N_OUT, np.float32)
+    residual = random.standard_normal((*shape, N_OUT), np.float32)
+    for dtype, (plain, activated, added) in run(linear, x, weight, bias, residual).items():
+        expected = product(x, weight, dtype) + bias
+        tolerance = 3e-6 * np.abs(expected).max()
+        np.testing.assert_allclose(plain, expected, rtol=0, atol=tolerance, err_msg=dtype)
+        np.testing.assert_allclose(activated, gelu(expected), rtol=0, atol=tolerance, err_msg=dtype)
+        np.testing.assert_allclose(added, gelu_tanh(expected) + residual, rtol=0, atol=2 * tolerance, err_msg=dtype)
+
+
+def test_rows_of_zeros_and_the_extremes_of_int8(linear):
+    x = np.zeros((1, 3, N_IN), np.float32)
+    x[0, 1], x[0, 2] = 1, -1
+    weight = np.where(np.arange(N_OUT)[:, None] % 2, np.float32(1), np.float32(-1)) * np.ones((1, N_IN), np.float32)
+    zero = np.zeros(N_OUT, np.float32)
+    got = run(linear, x, weight, zero, np.zeros((1, 3, N_OUT), np.float32))
+    signs = np.where(np.arange(N_OUT) % 2, 1, -1) * N_IN
+    for dtype, (plain, _, _) in got.items():
+        np.testing.assert_allclose(plain[0], [0 * signs, signs, -signs], rtol=1e-6, err_msg=dtype)
+
+
+def test_a_weight_for_other_inputs_is_refused(compile_graph):
+    types = [
+        TensorType(DType.float32, ["batch", "length", "n_in"], CPU),
+        TensorType(DType.float32, ["panels", "words", 32, 1], CPU),
+        TensorType(DType.float32, [32], CPU),
+    ]
+    result = TensorType(DType.float32, ["batch", "length", 32], CPU)
+    graph = compile_graph("refuse", types, lambda kernel, *values: [kernel("linear", values, result, activation="none")])
+    arrays = [np.zeros(shape, np.float32) for shape in ((1, 1, 8), (1, 7, 32, 1), (32,))]
+    with pytest.raises(Exception, match="packed for another number of inputs"):
+        graph.execute(*map(Buffer.from_numpy, arrays))
