@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from whisper2max import passes
 from whisper2max.checkpoints import Checkpoint
@@ -58,7 +57,7 @@ def prove(
     """
     spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
     _require_same_graph(directory, spec)
-    arrays = {name: as_stored(tensor) for name, tensor in tensors.items()}
+    arrays = passes.as_stored(tensors)
     weights = audit(directory / "weights.safetensors", arrays, walked.source_paths)
     tapped = TappedGraphs(directory, spec, target, say)
     blocks = BlockGraphs(directory, spec, target, say) if isolated else None
@@ -81,11 +80,6 @@ def prove(
         environment=environment(versions),
         hashes=hashes(directory),
     )
-
-
-def as_stored(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as `map_weights` gives it: bfloat16 as the bits in uint16."""
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def _require_same_graph(directory: Path, spec: GraphSpec) -> None:

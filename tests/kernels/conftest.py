@@ -25,8 +25,10 @@ def compile_graph():
 
     def compile_(name, input_types, build):
         with Graph(name, input_types=input_types, custom_extensions=[KERNELS]) as graph:
-            values = [value.tensor if isinstance(kind, TensorType) else value.buffer
-                      for value, kind in zip(graph.inputs, input_types, strict=True)]
+            values = [
+                value.tensor if isinstance(kind, TensorType) else value.buffer
+                for value, kind in zip(graph.inputs, input_types, strict=True)
+            ]
             graph.output(*build(kernel, *values))
         return shared_session().load(graph)
 

@@ -94,7 +94,11 @@ def test_a_weight_for_other_inputs_is_refused(compile_graph):
         TensorType(DType.float32, [32], CPU),
     ]
     result = TensorType(DType.float32, ["batch", "length", 32], CPU)
-    graph = compile_graph("refuse", types, lambda kernel, *values: [kernel("linear", values, result, activation="none")])
+
+    def build(kernel, *values):
+        return [kernel("linear", values, result, activation="none")]
+
+    graph = compile_graph("refuse", types, build)
     arrays = [np.zeros(shape, np.float32) for shape in ((1, 1, 8), (1, 7, 32, 1), (32,))]
     with pytest.raises(Exception, match="packed for another number of inputs"):
         graph.execute(*map(Buffer.from_numpy, arrays))

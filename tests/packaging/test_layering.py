@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "huggingface_hub": ["checkpoints.*"],
     "jinja2": ["emit", "parity.html"],
     "max": ["compile_graph", "parity.shipped", "parity.tapped", "runtime.*"],
-    "numpy": ["checkpoints.*", "comparison", "parity.*", "proof", "runtime.*"],
+    "numpy": ["checkpoints.*", "comparison", "parity.*", "passes", "proof", "runtime.*"],
     "rich": ["cli", "parity.terminal"],
     "safetensors": ["checkpoints.*", "conversion", "parity.kept", "runtime.*"],
     "tokenizers": ["checkpoints.*", "runtime.tokens"],
@@ -133,9 +133,7 @@ def imports(module: str, at_import: bool = False) -> Iterator[str]:
 
 
 def ours(names: Iterator[str]) -> set[str]:
-    return {
-        name.removeprefix("whisper2max").lstrip(".") for name in names if name.split(".")[0] == "whisper2max"
-    }
+    return {name.removeprefix("whisper2max").lstrip(".") for name in names if name.split(".")[0] == "whisper2max"}
 
 
 def external(names: Iterator[str]) -> set[str]:

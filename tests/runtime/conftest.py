@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import whisper
 from whisper.model import ModelDimensions as OpenAIDimensions
 from whisper.model import Whisper
 
@@ -175,13 +174,3 @@ def noise() -> np.ndarray:
     rng = np.random.default_rng(5)
     envelope = np.repeat(rng.uniform(0.0, 0.3, 700), 1600)
     return (rng.standard_normal(envelope.size) * envelope).astype(np.float32)
-
-
-def openai_segments(engine: TorchEngine, samples: np.ndarray, **options) -> dict:
-    """openai-whisper's transcription at temperature 0, the segments without text left out."""
-    result = whisper.transcribe(engine.model, samples, temperature=0.0, fp16=False, **options)
-    segments = [segment for segment in result["segments"] if segment["tokens"]]
-    for number, segment in enumerate(segments):
-        segment["id"] = number
-        segment.pop("words", None)
-    return {**result, "segments": segments}

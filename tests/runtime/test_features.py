@@ -56,7 +56,8 @@ def test_short_recordings(size):
 
 
 def test_silence_is_the_floor():
-    assert (log_mel(np.zeros(1600, np.float32), 80) == np.float32(-1.5)).all()
+    # numpy's float32 log10 differs by a unit in the last place between CPUs
+    np.testing.assert_allclose(log_mel(np.zeros(1600, np.float32), 80), -1.5, rtol=3e-7)
 
 
 def test_no_whole_frame():

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import openai_segments
+from upstream import openai_segments
 
 from whisper2max.errors import UsageError
 from whisper2max.runtime.audio import load_audio

@@ -234,7 +234,7 @@ class ParityReport:
                 "weights": asdict(self.weights) if self.weights else None,
                 "layers": [asdict(row) for row in self.rows if row.path != LOGITS],
                 "logits": [asdict(row) for row in self.rows if row.path == LOGITS],
-                "tokens": {**self._token_counts(), "rows": [{**asdict(row), "passed": self.agrees(row)} for row in self.tokens]},
+                "tokens": {**self._token_counts(), "rows": [self._token_row(row) for row in self.tokens]},
                 "first_divergent": asdict(divergent) if divergent else None,
                 "explanation": self.explanation(),
             }
@@ -288,6 +288,9 @@ class ParityReport:
             f"Tokens differ from torch's on {wrong[0].input} ({wrong[0].kind}): {wrong[0].equal} of "
             f"{wrong[0].compared} equal, first at index {wrong[0].first_different}."
         )
+
+    def _token_row(self, row: TokenRow) -> dict[str, Any]:
+        return {**asdict(row), "passed": self.agrees(row)}
 
     def _token_counts(self) -> dict[str, int]:
         return {
