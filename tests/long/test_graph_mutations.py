@@ -30,16 +30,16 @@ MUTATIONS = {
     ),
     "a dropped scale": (
         "encoder",
-        "model.py",
-        "ops.softmax((query @ key.transpose(2, 3)) * 0.25)",
-        "ops.softmax(query @ key.transpose(2, 3))",
+        "kernels/attention.mojo",
+        "comptime scale = Float32(LOG2_E * Float64(head_dim) ** -0.5)",
+        "comptime scale = Float32(LOG2_E)",
         "encoder.blocks.0.attn.qkv_attention",
     ),
     "a global wrong epsilon": (
         "encoder",
         "model.py",
-        'weight(f"{name}.bias", n_state), eps)',
-        'weight(f"{name}.bias", n_state), 10 * eps)',
+        "ops.constant([eps], DType.float32, CPU)",
+        "ops.constant([10 * eps], DType.float32, CPU)",
         "encoder.blocks.0.attn_ln",
     ),
     "tanh instead of erf": (
@@ -51,9 +51,9 @@ MUTATIONS = {
     ),
     "the stem one frame late": (
         "encoder",
-        "model.py",
-        "padding=(0, 0, padding, padding)",
-        "padding=(0, 0, padding + 1, padding - 1)",
+        "kernels/conv1d.mojo",
+        "t -= padding",
+        "t -= padding + 1",
         "encoder.conv1",
     ),
     "no causal mask": (

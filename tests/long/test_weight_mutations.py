@@ -11,6 +11,7 @@ import whisper2max
 from whisper2max import proof
 from whisper2max.artifact import open_artifact, write_manifest
 from whisper2max.comparison import spec_of
+from whisper2max.ir import PANEL
 
 # Every kind of weight of encoder and decoder; a layer is drawn for those that have one.
 KINDS = [
@@ -144,7 +145,8 @@ def test_the_audit_names_what_no_recording_shows(resealed, seed):
     name = OUT_OF_REACH[seed % 3]
     changed = weights[name].copy()
     rare = name == "decoder.token_embedding.weight"
-    place = (random.integers(30_000, 50_000), 7) if rare else tuple(random.integers(changed.shape))
+    token = random.integers(30_000, 50_000)
+    place = (token // PANEL, 7, token % PANEL, 0) if rare else tuple(random.integers(changed.shape))
     changed[place] = np.nextafter(changed[place], np.float32(np.inf))
     report = whisper2max.verify(store(name, changed).path)
     assert not report.passed and report.first_divergent is None
@@ -157,11 +159,10 @@ def perturb(weight, name, random):
 
     By a fifth of the tensor's own scale with random signs: a constant added to a row after a norm would cancel.
     """
-    channels_last = ".conv" in name and name.endswith("weight")
-    place = random.integers(weight.shape[-1 if channels_last else 0])
+    packed = weight.ndim == 4
+    place = random.integers(weight.shape[0] * PANEL if packed else weight.shape[0])
     if name == "decoder.token_embedding.weight":
         place = START_OF_TRANSCRIPT
-    part = (..., place) if channels_last else place
+    part = (place // PANEL, slice(None), place % PANEL) if packed else place
     signs = random.choice(np.array([-1, 1], np.float32), weight[part].shape)
     weight[part] += 0.2 * np.abs(weight).max() * signs
-
