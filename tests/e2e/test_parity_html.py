@@ -112,7 +112,7 @@ def make_report(inputs: tuple[str, ...] = (PLAIN, HOSTILE), layers: int = 2) -> 
     rows = make_rows(np.random.default_rng(7), list(inputs), layers)
     kinds = ("prompt", "step", "free")
     tokens = [
-        {"input": name, "kind": kind, "compared": 29, "equal": 29, "first_different": None}
+        {"input": name, "kind": kind, "compared": 29, "equal": 29, "first_different": None, "passed": True}
         for name in inputs
         for kind in kinds
     ]
@@ -151,7 +151,7 @@ def make_failing_report() -> dict:
     for row, factor in zip(along[start:], [5.3, 1.7, None, 3.1, 1e300, 2.2], strict=False):
         errors = [None, None] if factor is None else [3e-5 * factor, 2e-6 * factor]
         row.update(zip(("max_abs", "rel_rmse"), errors, strict=True), passed=False)
-    report["tokens"]["rows"][4].update(equal=11, first_different=5)
+    report["tokens"]["rows"][4].update(equal=11, first_different=5, passed=False)
     report["tokens"]["equal"] -= 18
     report["weights"]["different"] = [
         {

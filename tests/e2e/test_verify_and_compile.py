@@ -62,7 +62,7 @@ def reseal(artifact, name, change):
 
 def test_verify_names_layer_and_tensor_of_a_changed_and_resealed_weight(artifact, checkpoint, tmp_path):
     def change(weight):
-        weight[7, ::2] += np.float32(0.2)
+        weight[0, ::2, 7] += np.float32(0.2)
 
     reseal(artifact, "decoder.blocks.1.mlp.0.weight", change)
     report = whisper2max.verify(artifact.path, checkpoint=checkpoint, report_to=tmp_path / "report")
@@ -77,14 +77,16 @@ def test_verify_names_layer_and_tensor_of_a_changed_and_resealed_weight(artifact
 
 
 def test_the_audit_finds_what_no_recording_reaches(artifact, checkpoint):
+    place = (1250, 3, 0, 0)  # token 40,000: panel 1250, column 0
+
     def change(weight):
-        weight[40_000, 3] = np.nextafter(weight[40_000, 3], np.float32(1))
+        weight[place] = np.nextafter(weight[place], np.float32(1))
 
     reseal(artifact, "decoder.token_embedding.weight", change)
     report = whisper2max.verify(artifact.path, checkpoint=checkpoint)
     assert report.first_divergent is None and not report.passed
     (difference,) = report.weights.different
-    assert (difference.name, difference.index) == ("decoder.token_embedding.weight", (40_000, 3))
+    assert (difference.name, difference.index) == ("decoder.token_embedding.weight", place)
     assert "weights.safetensors is not the checkpoint: decoder.token_embedding.weight" in report.explanation()
 
 
