@@ -50,12 +50,20 @@ def test_stages_have_the_shapes_of_the_contract(tiny_en):
         (lambda model: model.encode(np.zeros((1, 80, 3000))), "float64"),
         (lambda model: model.logits(np.zeros((1, 0), np.int64), np.zeros((1, 1500, 384), np.float32)), "0 tokens"),
         (lambda model: model.logits(np.full((1, 2), 60000), np.zeros((1, 1500, 384), np.float32)), "51863"),
-        (lambda model: model.logits(np.zeros((2, 2), np.int64), np.zeros((1, 1500, 384), np.float32)), "1 rows"),
+        (lambda model: model.logits(np.zeros((3, 2), np.int64), np.zeros((2, 1500, 384), np.float32)), "2 rows"),
     ],
 )
 def test_wrong_shapes_are_explained(tiny_en, call, message):
     with pytest.raises(UsageError, match=message):
         call(tiny_en)
+
+
+def test_neighbouring_rows_share_the_audio_of_their_group(tiny_en):
+    states = np.random.default_rng(0).standard_normal((2, 1500, 384), np.float32)
+    tokens = np.array([[50257, 50362], [50257, 100], [50257, 200], [50257, 300]])
+    shared = tiny_en.logits(tokens, states)
+    alone = [tiny_en.logits(tokens[row : row + 1], states[row // 2 : row // 2 + 1])[0] for row in range(4)]
+    np.testing.assert_allclose(shared, alone, rtol=0, atol=1e-4 * np.abs(alone).max())
 
 
 def test_rows_decoded_together_give_the_tokens_they_give_alone(tiny_en):
