@@ -6,8 +6,8 @@ from .conv1d import Conv1d
 from .embedding import Embedding, EmbeddingInt8
 from .layer_norm import LayerNorm
 from .linear import Linear, LinearAdd, LinearInt8, LinearInt8Add
+from .log_mel import LogMel
 from .pack_keys import PackKeys
 from .pack_values import PackValues
 from .pick_rows import PickRows
 from .positions import AddPositions
-from .log_mel import LogMel

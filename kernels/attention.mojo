@@ -21,10 +21,8 @@ from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
 from .pack import rounded
-from .product import tile_rows
-from .tile import LANES, PANEL, ROWS, VECTORS, group, multiply
+from .tile import Floats, LANES, PANEL, ROWS, VECTORS, group, multiply, tile_rows
 
-comptime Floats = SIMD[DType.float32, LANES]
 
 comptime ROWS_PER_TASK = 16 * ROWS
 comptime LOG2_E = 1.4426950408889634

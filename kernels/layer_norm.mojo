@@ -11,9 +11,7 @@ from max.gpu.host import DeviceContext
 from std.math import sqrt
 
 from .tasks import tasks_worth
-from .tile import LANES
-
-comptime Floats = SIMD[DType.float32, LANES]
+from .tile import Floats, LANES
 
 
 @always_inline

@@ -20,13 +20,11 @@ from max.algorithm import sync_parallelize
 
 from .pack import pack_row
 from .tasks import tasks_worth
-from .tile import LANES, PANEL, ROWS, VECTORS, ZERO_POINT, group, multiply, sum_type
+from .tile import Floats, LANES, PANEL, ROWS, VECTORS, ZERO_POINT, group, multiply, sum_type, tile_rows
 
-comptime Floats = SIMD[DType.float32, LANES]
 
 comptime FEW_ROWS = 96
 comptime TILES_PER_BLOCK = 8
-
 
 comptime NONE = 0
 comptime GELU = 1
@@ -145,16 +143,6 @@ def finish_tile[
                 if add:
                     ys[r] += load(residual.unsafe_offset(r * stride + first), count)
                 store(output.unsafe_offset(r * stride + first), ys[r], count)
-
-
-def tile_rows(left: Int) -> Int:
-    """Rows of the tile that takes the next of `left` rows: the most, or the next power of two."""
-    if left >= ROWS or left > 8:
-        return ROWS
-    var rows = 1
-    while rows < left:
-        rows *= 2
-    return min(rows, ROWS)
 
 
 def require_packed[format: DType](n_in: Int, n_out: Int, panels: Int, words: Int) raises:

@@ -30,6 +30,7 @@ comptime ZERO_POINT = 128 if VNNI else 0
 """Added to int8 activations where the instruction wants them unsigned."""
 
 comptime Words = SIMD[DType.int32, LANES]
+comptime Floats = SIMD[DType.float32, LANES]
 
 
 def group[format: DType]() -> Int:
@@ -42,6 +43,16 @@ def sum_type[format: DType]() -> DType:
     return DType.int32 if format == DType.int8 else DType.float32
 
 
+def tile_rows(left: Int) -> Int:
+    """Rows of the tile that takes the next of `left` rows: the most, or the next power of two."""
+    if left >= ROWS or left > 8:
+        return ROWS
+    var rows = 1
+    while rows < left:
+        rows *= 2
+    return min(rows, ROWS)
+
+
 @always_inline
 def dot[
     format: DType, total: DType
@@ -49,13 +60,13 @@ def dot[
     """Add to each lane of `sums` the product of a word of x and a word of w."""
     comptime if format == DType.float32:
         var product = bitcast[DType.float32, LANES](x).fma(
-            bitcast[DType.float32, LANES](w), rebind[SIMD[DType.float32, LANES]](sums)
+            bitcast[DType.float32, LANES](w), rebind[Floats](sums)
         )
         return rebind[SIMD[total, LANES]](product)
     elif format == DType.bfloat16:
-        var so_far = rebind[SIMD[DType.float32, LANES]](sums)
+        var so_far = rebind[Floats](sums)
         comptime if BF16:
-            so_far = llvm_intrinsic["llvm.x86.avx512bf16.dpbf16ps.512", SIMD[DType.float32, LANES]](
+            so_far = llvm_intrinsic["llvm.x86.avx512bf16.dpbf16ps.512", Floats](
                 so_far, bitcast[DType.bfloat16, 2 * LANES](x), bitcast[DType.bfloat16, 2 * LANES](w)
             )
         else:

@@ -16,16 +16,16 @@ _DTYPES = {"F32": np.dtype("<f4"), "BF16": np.dtype("<u2"), "I8": np.dtype("i1")
 
 
 def map_weights(path: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a safetensors file as a read-only array in the file's memory map; bfloat16 as uint16 bits.
+    """Every tensor of a safetensors file as an array in the file's memory map; bfloat16 as uint16 bits.
 
     The safetensors library copies each tensor; a model of 6 GB should not be held twice. The arrays
-    keep the map alive.
+    keep the map alive, and cannot change the file.
 
     Raises:
         ArtifactError: the header does not describe the file.
     """
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     start = 8 + int.from_bytes(mapped[:8], "little")
     try:
         header = json.loads(mapped[8:start])
@@ -52,4 +52,7 @@ def _view(mapped: mmap.mmap, start: int, entry: dict) -> np.ndarray:
     begin, end = entry["data_offsets"]
     dtype = _DTYPES[entry["dtype"]]
     count = (end - begin) // dtype.itemsize
-    return np.frombuffer(mapped, dtype, count, start + begin).reshape(entry["shape"])
+    array = np.frombuffer(mapped, dtype, count, start + begin).reshape(entry["shape"])
+    # `Buffer.from_numpy` copies what is read-only, and bfloat16 goes through it
+    array.flags.writeable = entry["dtype"] == "BF16"
+    return array

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from whisper2max.errors import UsageError, Whisper2MaxError
+from whisper2max.ir import DTYPES
 
 app = typer.Typer(
     help="PyTorch Whisper to Modular MAX: convert, prove, transcribe.",
@@ -44,12 +45,7 @@ TargetOption = Annotated[
 ]
 
 
-class Dtype(StrEnum):
-    """Weight dtypes that can be converted to."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    int8 = "int8"
+Dtype = StrEnum("Dtype", DTYPES)
 
 
 class OutputFormat(StrEnum):

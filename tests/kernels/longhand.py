@@ -7,6 +7,8 @@ import torch
 
 from whisper2max.passes import panels, quantize
 
+EPS = 1e-5
+
 
 def attend(query: np.ndarray, keys: np.ndarray, values: np.ndarray, heads: int) -> np.ndarray:
     """query [state], keys and values [rows, state] -> [state]."""
