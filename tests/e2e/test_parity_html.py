@@ -231,6 +231,8 @@ class Page:
     def media(self, media: str = "", scheme: str = "light") -> None:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+        # listeners of a media query are told when the next frame is drawn
+        self.browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
     def screenshot(self, path: Path) -> np.ndarray:
         """The page, its first 6000 pixels if it is longer, as a file, and as uint8 [height, width, 3]."""

@@ -31,6 +31,10 @@ N_TEXT_STATE = 512
 N_TEXT_HEAD = 8
 N_TEXT_LAYER = 6
 
+HEAD_DIM = N_TEXT_STATE // N_TEXT_HEAD
+ATTENTION = DType.float32  # what attention to the audio is multiplied in
+WORD = 4 // ATTENTION.size_in_bytes  # its values in the four bytes that kernels multiply at once
+
 CPU = DeviceRef.CPU()
 KERNELS = Path(__file__).parent / "kernels"
 
@@ -191,10 +195,6 @@ def pack_values(values: TensorValue, heads: int, head_dim: int) -> TensorValue:
     return kernel("pack_values", [values], [values.shape[0], heads, *words], ATTENTION, head_dim=head_dim)
 
 
-ATTENTION = DType.float32
-WORD = 4 // ATTENTION.size_in_bytes
-
-
 # ---------------------------------------------------------------------------------------- encoder
 
 
@@ -341,7 +341,6 @@ def token_logits(x: TensorValue, table: list[TensorValue]) -> TensorValue:
     return tap("decoder.logits", product(x, table, zeros(N_VOCAB)))
 
 
-HEAD_DIM = N_TEXT_STATE // N_TEXT_HEAD
 CACHE = BufferType(DType.float32, [N_TEXT_LAYER, "batch", N_TEXT_CTX, N_TEXT_STATE], CPU)
 KEYS = TensorType(ATTENTION, ["audio", N_TEXT_HEAD, -(-N_AUDIO_CTX // 32), HEAD_DIM // WORD, 32 * WORD], CPU)
 VALUES = TensorType(ATTENTION, ["audio", N_TEXT_HEAD, -(-HEAD_DIM // 32), -(-N_AUDIO_CTX // WORD), 32 * WORD], CPU)
