@@ -125,4 +125,5 @@ def test_a_wrong_program_is_caught_and_its_first_row_named(artifact, module, mut
     assert not report.passed
     print(f"{mutation}: {report.explanation()}")
     assert report.first_divergent.path == expected
-    assert report.first_divergent.of_limit > 10
+    # rounding comes to less than half of a limit; tanh for erf is the mildest, six limits in a network this small
+    assert report.first_divergent.of_limit > 4
