@@ -3,11 +3,12 @@
 from .attention import Attention
 from .cached_attention import CachedAttention
 from .conv1d import Conv1d
-from .embedding import Embedding, EmbeddingInt8
+from .embedding import Embedding
 from .layer_norm import LayerNorm
-from .linear import Linear, LinearAdd, LinearInt8, LinearInt8Add
+from .linear import Linear, LinearAdd
 from .log_mel import LogMel
 from .pack_keys import PackKeys
 from .pack_values import PackValues
 from .pick_rows import PickRows
 from .positions import AddPositions
+from .step import StepCrossAttention, StepMLP, StepSelfAttention

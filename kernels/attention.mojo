@@ -10,8 +10,17 @@ register tile of `tile`. One task takes a block of queries of one head, twelve a
 
 The scores of twelve queries to all 1500 frames are 72 KB and stay in the second-level cache, so the largest score is
 known before the first exponential, and nothing is rescaled. Queries are scaled by log2(e) / sqrt(head_dim), which
-turns the exponential into a power of two. In bfloat16 the operands of both products are rounded, their sums and the
-softmax are float32.
+turns the exponential into a power of two. The softmax and all sums are float32.
+
+Formats: in float32 and bfloat16 the operands of both products are of that format. In int8, keys and values alone are
+stored so, and widened where they are multiplied; queries and weights stay float32. It halves what a decoder reads of
+the audio for every token, and every frame's keys and every channel's values have a scale of their own. The scales of
+32 columns lie behind their panel, as one more row of words:
+
+    panel   word 0   [ column 0 | column 1 | .. | column 31 ]
+            ..
+            last     [ column 0 | column 1 | .. | column 31 ]
+            scales   [ float32  | float32  | .. | float32   ]      int8 alone
 """
 
 import extensibility
@@ -21,7 +30,8 @@ from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
 from .pack import rounded
-from .tile import Floats, LANES, PANEL, ROWS, VECTORS, group, multiply, tile_rows
+from .product import Numbers, PackedWords, untracked
+from .tile import Floats, LANES, PANEL, ROWS, VECTORS, group, multiply, multiply_widened, tile_rows
 
 
 comptime ROWS_PER_TASK = 16 * ROWS
@@ -44,14 +54,90 @@ def power_of_two[terms: Int](x: Floats) -> Floats:
     )
 
 
+def scale_rows[format: DType]() -> Int:
+    """Rows of words behind a panel that hold the scales of its columns."""
+    return 1 if format == DType.int8 else 0
+
+
+def operand[format: DType]() -> DType:
+    """The format of queries and weights where keys and values are of `format`."""
+    return DType.float32 if format == DType.int8 else format
+
+
+@fieldwise_init
+struct PackedAudio[format: DType, head_dim: Int, frames: Int](Copyable, TrivialRegisterPassable):
+    """Packed keys and values of `audios` recordings, to each of which `rows` queries in a row attend."""
+
+    comptime key_panels = (Self.frames + PANEL - 1) // PANEL
+    comptime value_panels = (Self.head_dim + PANEL - 1) // PANEL
+    comptime key_words = Self.head_dim // group[Self.format]()
+    comptime value_words = (Self.frames + group[Self.format]() - 1) // group[Self.format]()
+    comptime key_panel = (Self.key_words + scale_rows[Self.format]()) * PANEL
+    comptime value_panel = (Self.value_words + scale_rows[Self.format]()) * PANEL
+
+    var keys: PackedWords
+    var values: PackedWords
+    var audios: Int
+    var heads: Int
+    var rows: Int
+
+    def bytes(self) -> Int:
+        """Of keys and values."""
+        comptime of_head = Self.key_panels * Self.key_panel + Self.value_panels * Self.value_panel
+        return self.audios * self.heads * of_head * 4
+
+
+def packed_audio[
+    format: DType, head_dim: Int, frames: Int
+](
+    keys: InputTensor[dtype=format, rank=5, ...],
+    values: InputTensor[dtype=format, rank=5, ...],
+    rows: Int,
+    state: Int,
+) raises -> PackedAudio[format, head_dim, frames]:
+    """What `rows` queries of `state` floats attend to; raise unless it fits and can be shared out."""
+    comptime assert head_dim % LANES == 0, "head_dim must be a multiple of 16"
+    comptime Heard = PackedAudio[format, head_dim, frames]
+    var audios, heads = keys.dim_size(0), keys.dim_size(1)
+    if audios == 0 or rows % audios != 0 or values.dim_size(0) != audios:
+        raise Error("whisper2max.attention: the rows cannot be shared out evenly among the audios")
+    var fit = heads * head_dim == state and keys.dim_size(2) == Heard.key_panels
+    if not fit or keys.dim_size(3) * PANEL != Heard.key_panel or values.dim_size(3) * PANEL != Heard.value_panel:
+        raise Error("whisper2max.attention: keys are packed for other heads or another number of frames")
+    return Heard(
+        untracked(keys.unsafe_ptr().unsafe_bitcast[Int32]()),
+        untracked(values.unsafe_ptr().unsafe_bitcast[Int32]()),
+        audios,
+        heads,
+        rows // audios,
+    )
+
+
+@always_inline
+def times_panel[
+    format: DType, rows: Int, word_step: Int, row_step: Int
+](x: Pointer[Int32, _], panel: Pointer[Int32, _], words: Int) -> Array[Floats, rows * VECTORS]:
+    """Rows of x, in words of the operand format, times one panel of keys or values, scales included."""
+    var sums = Array[Floats, rows * VECTORS](fill=0)
+    comptime if format == DType.int8:
+        multiply_widened[rows, word_step, row_step](sums, x.unsafe_bitcast[Float32](), panel, words)
+        comptime for v in range(VECTORS):
+            var scales = panel.unsafe_offset(words * PANEL + v * LANES).unsafe_load[width=LANES]()
+            comptime for r in range(rows):
+                sums[r * VECTORS + v] *= bitcast[DType.float32, LANES](scales)
+    else:
+        multiply[format, rows, word_step, row_step](sums, x, panel, words)
+    return sums^
+
+
 @no_inline
 def attend_tile[
     format: DType, rows: Int, head_dim: Int, frames: Int
 ](
     output: Pointer[mut=True, Float32, _],
     query: Pointer[Float32, _],
-    keys: Pointer[Int32, _],
-    values: Pointer[Int32, _],
+    keys: PackedWords,
+    values: PackedWords,
     packed: Pointer[mut=True, Int32, _],
     scores: Pointer[mut=True, Float32, _],
     weights: Pointer[mut=True, Int32, _],
@@ -67,31 +153,31 @@ def attend_tile[
         values: Panels of the head.
         packed: Scratch of rows * head_dim words.
         scores: Scratch of rows * score_stride floats.
-        weights: Scratch of rows * weight_stride words.
+        weights: Scratch of rows * score_stride words.
         used_rows: The rest is padding.
         stride: Floats between rows of query and output.
     """
-    comptime panels = (frames + PANEL - 1) // PANEL
-    comptime words = head_dim // group[format]()
-    comptime score_stride = panels * PANEL + LANES
-    comptime weight_stride = panels * PANEL // group[format]() + LANES
-    comptime frame_words = (frames + group[format]() - 1) // group[format]()
+    comptime Heard = PackedAudio[format, head_dim, frames]
+    comptime own = operand[format]()
+    comptime words = head_dim // group[own]()
+    comptime padded = Heard.key_panels * PANEL
+    comptime score_stride = padded + LANES
+    comptime weight_stride = padded // group[own]() + LANES
     comptime scale = Float32(LOG2_E * Float64(head_dim) ** -0.5)
-    comptime terms = 5 if format == DType.bfloat16 else 8
+    comptime terms = 8 if format == DType.float32 else 5
 
     for r in range(rows):
         for k in range(words):
             var word = Int32(0)
             if r < used_rows:
-                var values_of_word = query.unsafe_offset(r * stride + k * group[format]()).unsafe_load[
-                    width=group[format]()
-                ]() * scale
-                word = rounded[format, 1](values_of_word)
+                var place = r * stride + k * group[own]()
+                word = rounded[own, 1](query.unsafe_offset(place).unsafe_load[width=group[own]()]() * scale)
             packed.unsafe_offset(k * rows + r).unsafe_store(word)
 
-    for panel in range(panels):
-        var sums = Array[Floats, rows * VECTORS](fill=0)
-        multiply[format, rows, rows, 1](sums, packed, keys.unsafe_offset(panel * words * PANEL), words)
+    for panel in range(Heard.key_panels):
+        var sums = times_panel[format, rows, rows, 1](
+            packed, keys.unsafe_offset(panel * Heard.key_panel), Heard.key_words
+        )
         comptime for r in range(rows):
             comptime for v in range(VECTORS):
                 scores.unsafe_offset(r * score_stride + panel * PANEL + v * LANES).unsafe_store(sums[r * VECTORS + v])
@@ -99,26 +185,25 @@ def attend_tile[
     var totals = Array[Float32, rows](fill=1)
     for r in range(used_rows):
         var row = scores.unsafe_offset(r * score_stride)
-        comptime for pad in range(frames, panels * PANEL):
+        comptime for pad in range(frames, padded):
             row.unsafe_offset(pad).unsafe_store(Float32.MIN)
         var largest = Floats(Float32.MIN)
-        for i in range(0, panels * PANEL, LANES):
+        for i in range(0, padded, LANES):
             largest = max(largest, row.unsafe_offset(i).unsafe_load[width=LANES]())
         var top = Floats(largest.reduce_max())
         var total = Floats(0)
-        for i in range(0, panels * PANEL, PANEL):
+        for i in range(0, padded, PANEL):
             comptime for v in range(VECTORS):
                 var w = power_of_two[terms](row.unsafe_offset(i + v * LANES).unsafe_load[width=LANES]() - top)
                 total += w
-                comptime share = LANES // group[format]()
-                var place = r * weight_stride + (i + v * LANES) // group[format]()
-                weights.unsafe_offset(place).unsafe_store(rounded[format, share](w))
+                comptime share = LANES // group[own]()
+                var place = r * weight_stride + (i + v * LANES) // group[own]()
+                weights.unsafe_offset(place).unsafe_store(rounded[own, share](w))
         totals[r] = total.reduce_add()
 
-    comptime for panel in range((head_dim + PANEL - 1) // PANEL):
-        var sums = Array[Floats, rows * VECTORS](fill=0)
-        multiply[format, rows, 1, weight_stride](
-            sums, weights, values.unsafe_offset(panel * frame_words * PANEL), frame_words
+    comptime for panel in range(Heard.value_panels):
+        var sums = times_panel[format, rows, 1, weight_stride](
+            weights, values.unsafe_offset(panel * Heard.value_panel), Heard.value_words
         )
         comptime for r in range(rows):
             if r < used_rows:
@@ -128,58 +213,62 @@ def attend_tile[
                         output.unsafe_offset(r * stride + column).unsafe_store(sums[r * VECTORS + v] / totals[r])
 
 
-@no_inline
-def attention[
+def attend_rows[
     format: DType, head_dim: Int, frames: Int
 ](
     output: Pointer[mut=True, Float32, _],
     query: Pointer[Float32, _],
-    keys: Pointer[Int32, _],
-    values: Pointer[Int32, _],
-    audios: Int,
-    rows: Int,
-    heads: Int,
+    heard: PackedAudio[format, head_dim, frames],
+    head_of_audio: Int,
+    first: Int,
+    end: Int,
 ):
-    """Attention of `rows` queries per recording, [audios, rows, heads * head_dim], to the frames of that recording."""
-    comptime assert head_dim % LANES == 0, "head_dim must be a multiple of 16"
-    comptime panels = (frames + PANEL - 1) // PANEL
-    comptime words = head_dim // group[format]()
-    comptime frame_words = (frames + group[format]() - 1) // group[format]()
-    comptime key_size = panels * words * PANEL
-    comptime value_size = (head_dim + PANEL - 1) // PANEL * frame_words * PANEL
-    comptime score_stride = panels * PANEL + LANES
-    comptime weight_stride = panels * PANEL // group[format]() + LANES
-    var state = heads * head_dim
-    var blocks = (rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
+    """Queries `first` to `end` of those of one head and recording, numbered [audios, heads]."""
+    comptime Heard = PackedAudio[format, head_dim, frames]
+    comptime score_stride = Heard.key_panels * PANEL + LANES
+    var audio, head = divmod(head_of_audio, heard.heads)
+    var state = heard.heads * head_dim
+    var keys = heard.keys.unsafe_offset(head_of_audio * Heard.key_panels * Heard.key_panel)
+    var values = heard.values.unsafe_offset(head_of_audio * Heard.value_panels * Heard.value_panel)
+    var room = tile_rows(end - first)
+    var packed = List[Int32](unsafe_uninit_length=room * head_dim)
+    var scores = List[Float32](unsafe_uninit_length=room * score_stride)
+    var weights = List[Int32](unsafe_uninit_length=room * score_stride)
+    for start in range(first, end, ROWS):
+        var used = min(ROWS, end - start)
+        var tile = tile_rows(used)
+        var place = (audio * heard.rows + start) * state + head * head_dim
+        comptime for rows_of_tile in [1, 2, 4, 8, ROWS]:
+            comptime if rows_of_tile <= ROWS:
+                if tile == rows_of_tile:
+                    attend_tile[format, rows_of_tile, head_dim, frames](
+                        output.unsafe_offset(place),
+                        query.unsafe_offset(place),
+                        keys,
+                        values,
+                        packed.unsafe_ptr(),
+                        scores.unsafe_ptr(),
+                        weights.unsafe_ptr(),
+                        used,
+                        state,
+                    )
+
+
+@no_inline
+def attention[
+    format: DType, head_dim: Int, frames: Int
+](
+    output: Pointer[mut=True, Float32, _], query: Pointer[Float32, _], heard: PackedAudio[format, head_dim, frames]
+):
+    """Attention of queries [audios, heard.rows, heads * head_dim] to the frames of their recording."""
+    var blocks = (heard.rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
 
     def one_block(task: Int) {imm}:
         var head_of_audio, block = divmod(task, blocks)
-        var audio, head = divmod(head_of_audio, heads)
         var first = block * ROWS_PER_TASK
-        var end = min(first + ROWS_PER_TASK, rows)
-        var packed = List[Int32](unsafe_uninit_length=ROWS * words)
-        var scores = List[Float32](unsafe_uninit_length=ROWS * score_stride)
-        var weights = List[Int32](unsafe_uninit_length=ROWS * weight_stride)
-        for start in range(first, end, ROWS):
-            var used = min(ROWS, end - start)
-            var tile = tile_rows(used)
-            var place = (audio * rows + start) * state + head * head_dim
-            comptime for rows_of_tile in [1, 2, 4, 8, ROWS]:
-                comptime if rows_of_tile <= ROWS:
-                    if tile == rows_of_tile:
-                        attend_tile[format, rows_of_tile, head_dim, frames](
-                            output.unsafe_offset(place),
-                            query.unsafe_offset(place),
-                            keys.unsafe_offset(head_of_audio * key_size),
-                            values.unsafe_offset(head_of_audio * value_size),
-                            packed.unsafe_ptr(),
-                            scores.unsafe_ptr(),
-                            weights.unsafe_ptr(),
-                            used,
-                            state,
-                        )
+        attend_rows(output, query, heard, head_of_audio, first, min(first + ROWS_PER_TASK, heard.rows))
 
-    sync_parallelize(one_block, audios * heads * blocks)
+    sync_parallelize(one_block, heard.audios * heard.heads * blocks)
 
 
 @extensibility.register("whisper2max.attention")
@@ -200,17 +289,8 @@ struct Attention:
         ctx: DeviceContext,
     ) raises:
         comptime assert target == "cpu", "whisper2max.attention runs on the CPU only"
-        var batch, audios, heads = query.dim_size(0), keys.dim_size(0), keys.dim_size(1)
-        if audios == 0 or batch % audios != 0 or values.dim_size(0) != audios:
+        if keys.dim_size(0) == 0 or query.dim_size(0) % keys.dim_size(0) != 0:
             raise Error("whisper2max.attention: the rows cannot be shared out evenly among the audios")
-        if heads * head_dim != query.dim_size(2) or keys.dim_size(2) != (frames + PANEL - 1) // PANEL:
-            raise Error("whisper2max.attention: keys are packed for other heads or another number of frames")
-        attention[format, head_dim, frames](
-            output.unsafe_ptr(),
-            query.unsafe_ptr(),
-            keys.unsafe_ptr().unsafe_bitcast[Int32](),
-            values.unsafe_ptr().unsafe_bitcast[Int32](),
-            audios,
-            batch // audios * query.dim_size(1),
-            heads,
-        )
+        var rows = query.dim_size(0) * query.dim_size(1)
+        var heard = packed_audio[format, head_dim, frames](keys, values, rows, query.dim_size(2))
+        attention(output.unsafe_ptr(), query.unsafe_ptr(), heard)

@@ -17,7 +17,92 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .attend import attend
+from .product import untracked
 from .tasks import tasks_worth
+
+
+@fieldwise_init
+struct Cache(Copyable, TrivialRegisterPassable):
+    """Keys and values of one layer, [batch, context, state], and where the new tokens of every row go."""
+
+    var keys: Pointer[Float32, MutUntrackedOrigin]
+    var values: Pointer[Float32, MutUntrackedOrigin]
+    var positions: Pointer[Int64, ImmUntrackedOrigin]
+    var shared_position: Bool
+    var length: Int
+    var context: Int
+    var state: Int
+
+    def position(self, row: Int) -> Int:
+        """Of the first new token of a row."""
+        return Int(self.positions.unsafe_offset(0 if self.shared_position else row).unsafe_load())
+
+
+def cache_of[
+    layer: Int
+](
+    positions: InputTensor[dtype=DType.int64, rank=1, ...],
+    cache_k: MutableInputTensor[dtype=DType.float32, rank=4, ...],
+    cache_v: MutableInputTensor[dtype=DType.float32, rank=4, ...],
+    batch: Int,
+    length: Int,
+    state: Int,
+) raises -> Cache:
+    """The caches of a layer for `length` new tokens in `batch` rows; raise unless they have room there."""
+    var context = cache_k.dim_size(2)
+    if cache_k.dim_size(1) != batch or cache_v.dim_size(1) != batch:
+        raise Error("cached_attention: the caches hold another number of rows than the query")
+    var shared = positions.dim_size(0) == 1
+    if not shared and positions.dim_size(0) != batch:
+        raise Error("cached_attention: positions are given for another number of rows")
+    for row in range(positions.dim_size(0)):
+        var position = Int(positions[row])
+        if position < 0 or position + length > context:
+            raise Error("cached_attention: a position lies outside the text context")
+    var first = layer * batch * context * state
+    return Cache(
+        cache_k.unsafe_ptr().unsafe_offset(first).unsafe_origin_cast[MutUntrackedOrigin](),
+        cache_v.unsafe_ptr().unsafe_offset(first).unsafe_origin_cast[MutUntrackedOrigin](),
+        untracked(positions.unsafe_ptr()),
+        shared,
+        length,
+        context,
+        state,
+    )
+
+
+def attend_to_cache[
+    head_dim: Int
+](
+    output: Pointer[mut=True, Float32, _],
+    query: Pointer[Float32, _],
+    key: Pointer[Float32, _],
+    value: Pointer[Float32, _],
+    cache: Cache,
+    head_of_row: Int,
+):
+    """Store the new keys and values of one head of one row, numbered [batch, heads], and attend to its prefix."""
+    var row, head = divmod(head_of_row, cache.state // head_dim)
+    var position = cache.position(row)
+    var prefix = row * cache.context * cache.state + head * head_dim
+    for t in range(cache.length):
+        var new = (row * cache.length + t) * cache.state + head * head_dim
+        var cached = prefix + (position + t) * cache.state
+        for i in range(head_dim):
+            cache.keys.unsafe_offset(cached + i).unsafe_store(key.unsafe_offset(new + i).unsafe_load())
+            cache.values.unsafe_offset(cached + i).unsafe_store(value.unsafe_offset(new + i).unsafe_load())
+    var scores = List[Float32](unsafe_uninit_length=position + cache.length)
+    for t in range(cache.length):
+        var new = (row * cache.length + t) * cache.state + head * head_dim
+        attend[head_dim](
+            output.unsafe_offset(new),
+            query.unsafe_offset(new),
+            cache.keys.unsafe_offset(prefix),
+            cache.values.unsafe_offset(prefix),
+            scores.unsafe_ptr(),
+            position + t + 1,
+            cache.state,
+        )
 
 
 @extensibility.register("whisper2max.cached_attention")
@@ -39,58 +124,18 @@ struct CachedAttention:
         ctx: DeviceContext,
     ) raises:
         comptime assert target == "cpu", "whisper2max.cached_attention runs on the CPU only"
-        var batch = query.dim_size(0)
-        var length = query.dim_size(1)
-        var state = query.dim_size(2)
-        var context = cache_k.dim_size(2)
-        var heads = state // head_dim
-        if cache_k.dim_size(1) != batch or cache_v.dim_size(1) != batch:
-            raise Error("cached_attention: the caches hold another number of rows than the query")
-        var shared = positions.dim_size(0) == 1
-        if not shared and positions.dim_size(0) != batch:
-            raise Error("cached_attention: positions are given for another number of rows")
-        for row in range(positions.dim_size(0)):
-            var position = Int(positions[row])
-            if position < 0 or position + length > context:
-                raise Error("cached_attention: a position lies outside the text context")
-        var output_data = output.unsafe_ptr()
-        var query_data = query.unsafe_ptr()
-        var key_data = key.unsafe_ptr()
-        var value_data = value.unsafe_ptr()
-        var keys = cache_k.unsafe_ptr()
-        var values = cache_v.unsafe_ptr()
-
-        def one_head(place: Int) {imm}:
-            var row = place // heads
-            var head = (place % heads) * head_dim
-            var position = Int(positions[0 if shared else row])
-            var prefix = (layer * batch + row) * context * state + head
-            for t in range(length):
-                var new = (row * length + t) * state + head
-                var cached = prefix + (position + t) * state
-                for i in range(head_dim):
-                    keys.unsafe_offset(cached + i).unsafe_store(key_data.unsafe_offset(new + i).unsafe_load())
-                    values.unsafe_offset(cached + i).unsafe_store(value_data.unsafe_offset(new + i).unsafe_load())
-            var scores = List[Float32](length=position + length, fill=0)
-            for t in range(length):
-                var new = (row * length + t) * state + head
-                attend[head_dim](
-                    output_data.unsafe_offset(new),
-                    query_data.unsafe_offset(new),
-                    keys.unsafe_offset(prefix),
-                    values.unsafe_offset(prefix),
-                    scores.unsafe_ptr(),
-                    position + t + 1,
-                    state,
-                )
-
+        var batch, length, state = query.dim_size(0), query.dim_size(1), query.dim_size(2)
+        var cache = cache_of[layer](positions, cache_k, cache_v, batch, length, state)
+        var output_data, query_data = output.unsafe_ptr(), query.unsafe_ptr()
+        var key_data, value_data = key.unsafe_ptr(), value.unsafe_ptr()
         var read = 0
         for row in range(batch):
-            read += length * (Int(positions[0 if shared else row]) + length) * state * 8
-        var tasks = tasks_worth(read, batch * heads)
+            read += length * (cache.position(row) + length) * state * 8
+        var heads = batch * (state // head_dim)
+        var tasks = tasks_worth(read, heads)
 
         def some_heads(task: Int) {imm}:
-            for place in range(task * batch * heads // tasks, (task + 1) * batch * heads // tasks):
-                one_head(place)
+            for head in range(task * heads // tasks, (task + 1) * heads // tasks):
+                attend_to_cache[head_dim](output_data, query_data, key_data, value_data, cache, head)
 
         sync_parallelize(some_heads, tasks)

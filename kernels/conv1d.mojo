@@ -15,8 +15,9 @@ from extensibility import InputTensor, OutputTensor
 from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
-from .product import activation_named, product, require_packed
+from .product import Matrix, Rows, activation_named, plain, product, untracked
 from .tasks import tasks_worth
+from .tile import PANEL, group
 
 
 @extensibility.register("whisper2max.conv1d")
@@ -49,7 +50,8 @@ struct Conv1d:
         var frames_out, n_out = output.dim_size(1), output.dim_size(2)
         if frames_out != (padded_frames - kernel) // stride + 1 or output.dim_size(0) != batch:
             raise Error("whisper2max.conv1d: the output has another number of frames than the input gives")
-        require_packed[format](kernel * n_in, n_out, weight.dim_size(0), weight.dim_size(1))
+        if weight.dim_size(1) * group[format]() != kernel * n_in or weight.dim_size(0) != (n_out + PANEL - 1) // PANEL:
+            raise Error("whisper2max.conv1d: the weight is packed for another number of inputs or outputs")
         var padded = List[Float32](unsafe_uninit_length=batch * padded_frames * n_in)
         var copy, x_data = padded.unsafe_ptr(), x.unsafe_ptr()
         var tasks = tasks_worth(batch * padded_frames * n_in * 8, batch * padded_frames)
@@ -68,22 +70,11 @@ struct Conv1d:
                     frame.unsafe_offset(c).unsafe_store(x_data.unsafe_offset(from_).unsafe_load())
 
         sync_parallelize(some_frames, tasks)
-        var panels = weight.unsafe_ptr().unsafe_bitcast[Int32]()
+        var panels, offset = untracked(weight.unsafe_ptr().unsafe_bitcast[Int32]()), untracked(bias.unsafe_ptr())
         product[format](
             output.unsafe_ptr(),
-            copy,
-            panels,
-            bias.unsafe_ptr(),
-            panels,
-            bias.unsafe_ptr(),
-            x_data,
-            activation_named[activation](),
-            False,
-            batch * frames_out,
-            frames_out,
-            padded_frames * n_in,
-            stride * n_in,
-            n_out,
-            weight.dim_size(1),
+            Rows(untracked(copy), batch * frames_out, frames_out, padded_frames * n_in, stride * n_in),
+            Matrix[format](panels, offset, panels, offset, n_out, weight.dim_size(1)),
+            plain(activation_named[activation](), x_data),
         )
         _ = padded^

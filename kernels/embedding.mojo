@@ -33,7 +33,8 @@ def require_tokens(tokens: InputTensor[dtype=DType.int64, rank=2, ...], rows: In
 
 @extensibility.register("whisper2max.embedding")
 struct Embedding:
-    """Shapes: tokens [batch, length]; weight as of whisper2max.linear; output [batch, length, n_in]. CPU only."""
+    """Shapes: tokens [batch, length]; weight and scales as of whisper2max.linear; output [batch, length, n_in].
+    CPU only."""
 
     @staticmethod
     def execute[
@@ -42,44 +43,18 @@ struct Embedding:
         output: OutputTensor[dtype=DType.float32, rank=3, ...],
         tokens: InputTensor[dtype=DType.int64, rank=2, ...],
         weight: InputTensor[dtype=format, rank=4, ...],
-        ctx: DeviceContext,
-    ) raises:
-        comptime assert target == "cpu", "whisper2max.embedding runs on the CPU only"
-        require_tokens(tokens, weight.dim_size(0) * PANEL)
-        var length, width = tokens.dim_size(1), output.dim_size(2)
-        for i in range(tokens.dim_size(0) * length):
-            gather_row[format](
-                output.unsafe_ptr().unsafe_offset(i * width),
-                weight.unsafe_ptr().unsafe_bitcast[Int32](),
-                Int(tokens[i // length, i % length]),
-                weight.dim_size(1),
-                1,
-            )
-
-
-@extensibility.register("whisper2max.embedding_int8")
-struct EmbeddingInt8:
-    """The same of int8 weights, which come with the scale of every row [rows]."""
-
-    @staticmethod
-    def execute[
-        target: StaticString
-    ](
-        output: OutputTensor[dtype=DType.float32, rank=3, ...],
-        tokens: InputTensor[dtype=DType.int64, rank=2, ...],
-        weight: InputTensor[dtype=DType.int8, rank=4, ...],
         scales: InputTensor[dtype=DType.float32, rank=1, ...],
         ctx: DeviceContext,
     ) raises:
-        comptime assert target == "cpu", "whisper2max.embedding_int8 runs on the CPU only"
-        require_tokens(tokens, scales.dim_size(0))
+        comptime assert target == "cpu", "whisper2max.embedding runs on the CPU only"
+        require_tokens(tokens, scales.dim_size(0) if format == DType.int8 else weight.dim_size(0) * PANEL)
         var length, width = tokens.dim_size(1), output.dim_size(2)
         for i in range(tokens.dim_size(0) * length):
             var token = Int(tokens[i // length, i % length])
-            gather_row[DType.int8](
+            gather_row[format](
                 output.unsafe_ptr().unsafe_offset(i * width),
                 weight.unsafe_ptr().unsafe_bitcast[Int32](),
                 token,
                 weight.dim_size(1),
-                scales[token],
+                scales[token] if format == DType.int8 else Float32(1),
             )

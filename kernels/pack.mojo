@@ -23,14 +23,16 @@ def rounded[format: DType, words: Int](values: SIMD[DType.float32, _]) -> SIMD[D
 
 
 @always_inline
-def as_words[format: DType, words: Int](x: Pointer[Float32, _], inverse: Float32) -> SIMD[DType.int32, words]:
-    """The next `words` words of a row; int8 is multiplied by `inverse` and rounded."""
+def as_words[
+    format: DType, words: Int, zero_point: Int
+](x: Pointer[Float32, _], inverse: Float32) -> SIMD[DType.int32, words]:
+    """The next `words` words of a row; int8 is multiplied by `inverse`, rounded, and moved up by `zero_point`."""
     comptime width = words * group[format]()
     var values = x.unsafe_load[width=width]()
     comptime if format != DType.int8:
         return rounded[format, words](values)
     else:
-        var steps = (values * inverse).__round__().cast[DType.int32]() + Int32(ZERO_POINT)
+        var steps = (values * inverse).__round__().cast[DType.int32]() + Int32(zero_point)
         return bitcast[DType.int32, words](steps.cast[DType.uint8]())
 
 
@@ -66,7 +68,7 @@ def pack_row[
         inverse = 127 / largest if largest > 0 else Float32(0)
     var k = 0
     while k + LANES <= words:
-        var next = as_words[format, LANES](x.unsafe_offset(k * group[format]()), inverse)
+        var next = as_words[format, LANES, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse)
         if step == 1:
             packed.unsafe_offset(k).unsafe_store(next)
         else:
@@ -74,6 +76,6 @@ def pack_row[
                 packed.unsafe_offset((k + lane) * step).unsafe_store(next[lane])
         k += LANES
     while k < words:
-        packed.unsafe_offset(k * step).unsafe_store(as_words[format, 1](x.unsafe_offset(k * group[format]()), inverse))
+        packed.unsafe_offset(k * step).unsafe_store(as_words[format, 1, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse))
         k += 1
     return scale

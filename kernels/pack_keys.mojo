@@ -5,15 +5,18 @@
     frame 1   [ word 0 | word 1 | .. ] -> word 1   [ frame 0 | frame 1 | .. | frame 31 ]
     ..                                    ..
 
-One task packs one head. Frames beyond the last are zero.
+One task packs one head. Frames beyond the last are zero. In int8 every frame has a scale, its largest magnitude over
+127, behind the words of its panel (`attention`).
 """
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
+from std.memory import bitcast
 
-from .pack import rounded
+from .attention import PackedAudio
+from .pack import as_words, largest_magnitude
 from .tile import PANEL, group
 
 
@@ -23,20 +26,24 @@ def pack_keys[
 ](packed: Pointer[mut=True, Int32, _], keys: Pointer[Float32, _], audios: Int, frames: Int, heads: Int):
     """Pack [audios, frames, heads * head_dim] -> panels [audios, heads, frames / 32, words, 32]; missing frames are 0."""
     comptime words = head_dim // group[format]()
+    comptime panel_size = PackedAudio[format, head_dim, 1].key_panel
     var panels = (frames + PANEL - 1) // PANEL
     var state = heads * head_dim
 
     def one_head(task: Int) {imm}:
         var audio, head = divmod(task, heads)
         for panel in range(panels):
-            var block = packed.unsafe_offset((task * panels + panel) * words * PANEL)
+            var block = packed.unsafe_offset((task * panels + panel) * panel_size)
             for c in range(PANEL):
                 var frame = panel * PANEL + c
                 var row = keys.unsafe_offset((audio * frames + min(frame, frames - 1)) * state + head * head_dim)
+                var largest = Float32(0)
+                comptime if format == DType.int8:
+                    largest = largest_magnitude(row, head_dim)
+                    block.unsafe_offset(words * PANEL + c).unsafe_store(bitcast[DType.int32](largest / 127))
+                var inverse = 127 / largest if largest > 0 else Float32(0)
                 comptime for k in range(words):
-                    var word = rounded[format, 1](
-                        row.unsafe_offset(k * group[format]()).unsafe_load[width=group[format]()]()
-                    )
+                    var word = as_words[format, 1, 0](row.unsafe_offset(k * group[format]()), inverse)
                     block.unsafe_offset(k * PANEL + c).unsafe_store(word if frame < frames else Int32(0))
 
     sync_parallelize(one_head, audios * heads)
@@ -44,7 +51,8 @@ def pack_keys[
 
 @extensibility.register("whisper2max.pack_keys")
 struct PackKeys:
-    """Shapes: keys [audios, frames, heads * head_dim]; output [audios, heads, frames / 32 rounded up, words, 32 * values of a word]. CPU only."""
+    """Shapes: keys [audios, frames, heads * head_dim]; output [audios, heads, frames / 32 rounded up, words,
+    32 * values of a word], with one more row of words for the scales in int8. CPU only."""
 
     @staticmethod
     def execute[

@@ -5,7 +5,8 @@
     frame 1   [ c0 | c1 | .. | c63 ]    ->     word 1   [ c0 of 2, 3 | c1 of 2, 3 | .. | c31 of 2, 3 ]
     ..                                         ..
 
-One task packs one head. Channels beyond the last, and the second frame of an odd last pair, are zero.
+One task packs one head. Channels beyond the last, and frames missing from the last word, are zero. In int8 every
+channel has a scale, its largest magnitude over 127, behind the words of its panel (`attention`).
 """
 
 import extensibility
@@ -14,7 +15,8 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
-from .tile import LANES, PANEL, VECTORS, group
+from .attention import scale_rows
+from .tile import Floats, LANES, PANEL, VECTORS, Words, group
 
 
 @no_inline
@@ -23,37 +25,58 @@ def pack_values[
 ](packed: Pointer[mut=True, Int32, _], values: Pointer[Float32, _], audios: Int, frames: Int, heads: Int):
     """Pack [audios, frames, heads * head_dim] -> panels [audios, heads, head_dim / 32, words, 32] along the frames."""
     comptime panels = (head_dim + PANEL - 1) // PANEL
-    var words = (frames + group[format]() - 1) // group[format]()
+    comptime share = group[format]()
+    var words = (frames + share - 1) // share
+    var panel_size = (words + scale_rows[format]()) * PANEL
     var state = heads * head_dim
 
     def one_head(task: Int) {imm}:
         var audio, head = divmod(task, heads)
         comptime for panel in range(panels):
-            var block = packed.unsafe_offset((task * panels + panel) * words * PANEL)
-            for k in range(words):
-                comptime for v in range(VECTORS):
-                    comptime column = panel * PANEL + v * LANES
-                    var word = SIMD[DType.int32, LANES](0)
-                    comptime if column < head_dim:
-                        comptime for i in range(group[format]()):
-                            var frame = k * group[format]() + i
+            var block = packed.unsafe_offset((task * panels + panel) * panel_size)
+            comptime for v in range(VECTORS):
+                comptime column = panel * PANEL + v * LANES
+                comptime if column >= head_dim:
+                    for k in range(words + scale_rows[format]()):
+                        block.unsafe_offset(k * PANEL + v * LANES).unsafe_store(Words(0))
+                else:
+                    var first = values.unsafe_offset(audio * frames * state + head * head_dim + column)
+                    var inverse = Floats(1)
+                    comptime if format == DType.int8:
+                        var largest = Floats(0)
+                        for frame in range(frames):
+                            largest = max(largest, abs(first.unsafe_offset(frame * state).unsafe_load[width=LANES]()))
+                        inverse = largest.gt(0).select(127 / largest, Floats(0))
+                        block.unsafe_offset(words * PANEL + v * LANES).unsafe_store(
+                            bitcast[DType.int32, LANES](largest / 127)
+                        )
+                    for k in range(words):
+                        var word = Words(0)
+                        comptime for i in range(share):
+                            var frame = k * share + i
                             if frame < frames:
-                                var row = values.unsafe_offset((audio * frames + frame) * state + head * head_dim)
-                                var x = row.unsafe_offset(column).unsafe_load[width=LANES]()
-                                comptime if format == DType.float32:
-                                    word = bitcast[DType.int32, LANES](x)
-                                else:
-                                    var half = bitcast[DType.uint16, LANES](x.cast[DType.bfloat16]())
-                                    word |= half.cast[DType.int32]() << SIMD[DType.int32, LANES](16 * i)
-                    block.unsafe_offset(k * PANEL + v * LANES).unsafe_store(word)
+                                var x = first.unsafe_offset(frame * state).unsafe_load[width=LANES]()
+                                word |= part_of_word[format](x, inverse) << Words(32 // share * i)
+                        block.unsafe_offset(k * PANEL + v * LANES).unsafe_store(word)
 
     sync_parallelize(one_head, audios * heads)
+
+
+@always_inline
+def part_of_word[format: DType](x: Floats, inverse: Floats) -> Words:
+    """The bits of 16 values, in the lowest places of 16 words."""
+    comptime if format == DType.float32:
+        return bitcast[DType.int32, LANES](x)
+    elif format == DType.bfloat16:
+        return bitcast[DType.uint16, LANES](x.cast[DType.bfloat16]()).cast[DType.int32]()
+    else:
+        return (x * inverse).__round__().cast[DType.int32]() & Words(255)
 
 
 @extensibility.register("whisper2max.pack_values")
 struct PackValues:
     """Shapes: values [audios, frames, heads * head_dim]; output [audios, heads, head_dim / 32 rounded up, words,
-    32 * values of a word]. CPU only."""
+    32 * values of a word], with one more row of words for the scales in int8. CPU only."""
 
     @staticmethod
     def execute[

@@ -16,12 +16,16 @@ Few rows of a small weight run in the caller (`tasks`).
 
 from std.math import erf, tanh
 
+from extensibility import InputTensor
 from max.algorithm import sync_parallelize
 
 from .pack import pack_row
 from .tasks import tasks_worth
 from .tile import Floats, LANES, PANEL, ROWS, VECTORS, ZERO_POINT, group, multiply, sum_type, tile_rows
 
+
+comptime Numbers = Pointer[Float32, ImmUntrackedOrigin]
+comptime PackedWords = Pointer[Int32, ImmUntrackedOrigin]
 
 comptime FEW_ROWS = 96
 comptime TILES_PER_BLOCK = 8
@@ -68,6 +72,103 @@ def store(x: Pointer[mut=True, Float32, _], values: Floats, count: Int):
             x.unsafe_offset(i).unsafe_store(values[i])
 
 
+def untracked[T: AnyType](pointer: Pointer[T, _]) -> Pointer[T, ImmUntrackedOrigin]:
+    """The same address, for a struct that is gone before what it points to."""
+    return pointer.unsafe_mut_cast[False]().unsafe_origin_cast[ImmUntrackedOrigin]()
+
+
+@fieldwise_init
+struct Matrix[format: DType](Copyable, TrivialRegisterPassable):
+    """A packed weight, and what belongs to each of its columns.
+
+    `scales` and `column_sums` are read for int8 alone.
+    """
+
+    var panels: PackedWords
+    var scales: Numbers
+    var column_sums: PackedWords
+    var bias: Numbers
+    var columns: Int
+    var words: Int
+
+    def panel_count(self) -> Int:
+        """Panels of 32 columns, the last one perhaps not full."""
+        return (self.columns + PANEL - 1) // PANEL
+
+    def bytes(self) -> Int:
+        """Of the packed weight."""
+        return self.panel_count() * PANEL * self.words * 4
+
+
+def matrix[
+    format: DType
+](
+    weight: InputTensor[dtype=format, rank=4, ...],
+    scales: InputTensor[dtype=DType.float32, rank=1, ...],
+    column_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+    bias: InputTensor[dtype=DType.float32, rank=1, ...],
+    n_in: Int,
+) raises -> Matrix[format]:
+    """The weight of a layer with `n_in` inputs; raise unless its tensors have the shapes of whisper2max.linear."""
+    var n_out = bias.dim_size(0)
+    if weight.dim_size(1) * group[format]() != n_in or weight.dim_size(0) != (n_out + PANEL - 1) // PANEL:
+        raise Error("whisper2max: a weight is packed for another number of inputs or outputs")
+    comptime if format == DType.int8:
+        if scales.dim_size(0) != n_out or column_sums.dim_size(0) != n_out:
+            raise Error("whisper2max: an int8 weight needs the scale and the sum of every output")
+    return Matrix[format](
+        untracked(weight.unsafe_ptr().unsafe_bitcast[Int32]()),
+        untracked(scales.unsafe_ptr()),
+        untracked(column_sums.unsafe_ptr()),
+        untracked(bias.unsafe_ptr()),
+        n_out,
+        weight.dim_size(1),
+    )
+
+
+@fieldwise_init
+struct Rows(Copyable, TrivialRegisterPassable):
+    """Rows of x: row t of batch b begins at `b * batch_step + t * row_step` floats; rows may overlap."""
+
+    var data: Numbers
+    var count: Int
+    var per_batch: Int
+    var batch_step: Int
+    var row_step: Int
+
+    def row(self, i: Int) -> Numbers:
+        """Where row i of all batches begins."""
+        var batch, t = divmod(i, self.per_batch)
+        return self.data.unsafe_offset(batch * self.batch_step + t * self.row_step)
+
+
+def contiguous(data: Pointer[Float32, _], count: Int, width: Int) -> Rows:
+    """`count` rows of `width` floats, one after the other."""
+    return Rows(untracked(data), count, count, 0, width)
+
+
+@fieldwise_init
+struct Finish(Copyable, TrivialRegisterPassable):
+    """What becomes of a sum before it is stored: NONE, GELU or GELU_TANH, then a residual if `add`.
+
+    The residual lies as the output does.
+    """
+
+    var activation: Int
+    var add: Bool
+    var residual: Numbers
+
+
+def plain(activation: Int, unread: Pointer[Float32, _]) -> Finish:
+    """An activation and no residual."""
+    return Finish(activation, False, untracked(unread))
+
+
+def adding(residual: Pointer[Float32, _]) -> Finish:
+    """A residual and no activation."""
+    return Finish(NONE, True, untracked(residual))
+
+
 # not inlined, so that each number of rows is compiled once for all the products of a graph
 @no_inline
 def finish_tile[
@@ -76,51 +177,41 @@ def finish_tile[
     output: Pointer[mut=True, Float32, _],
     packed: Pointer[Int32, _],
     row_scales: Pointer[Float32, _],
-    panel: Pointer[Int32, _],
-    scales: Pointer[Float32, _],
-    column_sums: Pointer[Int32, _],
-    bias: Pointer[Float32, _],
-    residual: Pointer[Float32, _],
-    activation: Int,
-    add: Bool,
+    weight: Matrix[format],
+    finish: Finish,
+    first_row: Int,
     used_rows: Int,
-    columns: Int,
-    stride: Int,
-    words: Int,
+    panel: Int,
 ):
     """One tile from packed rows to its place in `output`.
 
     Args:
-        output: First value of the tile; rows are `stride` apart.
+        output: Contiguous rows of `weight.columns` floats.
         packed: Words of `rows` rows, interleaved.
         row_scales: Of every row, for int8.
-        panel: Of the weight.
-        scales: Of every column, for int8.
-        column_sums: Of the int8 weight.
-        bias: Of every column.
-        residual: Added if `add`, at the places of `output`.
-        activation: NONE, GELU or GELU_TANH, before the residual.
-        add: Whether there is a residual.
+        weight: To multiply with.
+        finish: Before the tile is stored.
+        first_row: Row of the output that the tile begins at.
         used_rows: The rest of `rows` is padding.
-        columns: That exist, 32 but for the last panel.
-        stride: Floats between rows of output and residual.
-        words: To contract.
+        panel: Of the weight.
     """
     comptime total = sum_type[format]()
     var sums = Array[SIMD[total, LANES], rows * VECTORS](fill=0)
-    multiply[format, rows, rows, 1](sums, packed, panel, words)
+    multiply[format, rows, rows, 1](
+        sums, packed, weight.panels.unsafe_offset(panel * weight.words * PANEL), weight.words
+    )
     comptime for v in range(VECTORS):
-        comptime first = v * LANES
-        var count = columns - first
+        var column = panel * PANEL + v * LANES
+        var count = weight.columns - column
         if count <= 0:
             return
-        var offset = load(bias.unsafe_offset(first), count)
+        var offset = load(weight.bias.unsafe_offset(column), count)
         var column_scales = Floats(1)
         var shift = SIMD[DType.int32, LANES](0)
         comptime if format == DType.int8:
-            column_scales = load(scales.unsafe_offset(first), count)
+            column_scales = load(weight.scales.unsafe_offset(column), count)
             comptime if ZERO_POINT != 0:
-                shift = load(column_sums.unsafe_offset(first), count) * Int32(ZERO_POINT)
+                shift = load(weight.column_sums.unsafe_offset(column), count) * Int32(ZERO_POINT)
         var ys = Array[Floats, rows](fill=0)
         comptime for r in range(rows):
             comptime if format == DType.int8:
@@ -129,146 +220,113 @@ def finish_tile[
                 ys[r] = exact.cast[DType.float32]().fma(scale, offset)
             else:
                 ys[r] = rebind[Floats](sums[r * VECTORS + v]) + offset
-        if activation != NONE:
+        if finish.activation != NONE:
             comptime for r in range(rows):
-                ys[r] = activated(ys[r], activation)
+                ys[r] = activated(ys[r], finish.activation)
+        var place = first_row * weight.columns + column
         if used_rows == rows and count >= LANES:
-            if add:
+            if finish.add:
                 comptime for r in range(rows):
-                    ys[r] += residual.unsafe_offset(r * stride + first).unsafe_load[width=LANES]()
+                    ys[r] += finish.residual.unsafe_offset(place + r * weight.columns).unsafe_load[width=LANES]()
             comptime for r in range(rows):
-                output.unsafe_offset(r * stride + first).unsafe_store(ys[r])
+                output.unsafe_offset(place + r * weight.columns).unsafe_store(ys[r])
         else:
             for r in range(used_rows):
-                if add:
-                    ys[r] += load(residual.unsafe_offset(r * stride + first), count)
-                store(output.unsafe_offset(r * stride + first), ys[r], count)
+                if finish.add:
+                    ys[r] += load(finish.residual.unsafe_offset(place + r * weight.columns), count)
+                store(output.unsafe_offset(place + r * weight.columns), ys[r], count)
 
 
-def require_packed[format: DType](n_in: Int, n_out: Int, panels: Int, words: Int) raises:
-    """Raise unless a weight of `panels` panels of `words` words has `n_in` inputs and `n_out` outputs."""
-    if words * group[format]() != n_in or panels != (n_out + PANEL - 1) // PANEL:
-        raise Error("whisper2max: a weight is packed for another number of inputs or outputs")
+def room_for(rows: Int) -> Int:
+    """Rows that packed tiles of `rows` rows take, with their padding."""
+    return (rows + ROWS - 1) // ROWS * ROWS
 
 
-@no_inline
-def product[
+def pack_tiles[
+    format: DType
+](
+    packed: Pointer[mut=True, Int32, _],
+    row_scales: Pointer[mut=True, Float32, _],
+    x: Rows,
+    first: Int,
+    count: Int,
+    words: Int,
+):
+    """Pack rows `first` to `first + count` of x in tiles, one after the other, into `room_for(count)` rows."""
+    for start in range(0, count, ROWS):
+        var used = min(ROWS, count - start)
+        var step = tile_rows(used)
+        var tile = packed.unsafe_offset(start * words)
+        for r in range(used):
+            var scale = pack_row[format](tile.unsafe_offset(r), x.row(first + start + r), words, step)
+            row_scales.unsafe_offset(start + r).unsafe_store(scale)
+        for r in range(used, step):
+            for k in range(words):
+                tile.unsafe_offset(k * step + r).unsafe_store(0)
+
+
+def finish_panel[
     format: DType
 ](
     output: Pointer[mut=True, Float32, _],
-    x: Pointer[Float32, _],
-    weight: Pointer[Int32, _],
-    scales: Pointer[Float32, _],
-    column_sums: Pointer[Int32, _],
-    bias: Pointer[Float32, _],
-    residual: Pointer[Float32, _],
-    activation: Int,
-    add: Bool,
-    rows: Int,
-    rows_per_batch: Int,
-    batch_step: Int,
-    row_step: Int,
-    columns: Int,
-    words: Int,
+    packed: Pointer[Int32, _],
+    row_scales: Pointer[Float32, _],
+    weight: Matrix[format],
+    finish: Finish,
+    first: Int,
+    count: Int,
+    panel: Int,
 ):
-    """Compute output[rows, columns] = x @ weight.T + bias.
+    """One panel times the tiles that `pack_tiles` made of rows `first` to `first + count`."""
+    for start in range(0, count, ROWS):
+        var used = min(ROWS, count - start)
+        var tile = tile_rows(used)
+        comptime for rows_of_tile in [1, 2, 4, 8, ROWS]:
+            comptime if rows_of_tile <= ROWS:
+                if tile == rows_of_tile:
+                    finish_tile[format, rows_of_tile](
+                        output,
+                        packed.unsafe_offset(start * weight.words),
+                        row_scales.unsafe_offset(start),
+                        weight,
+                        finish,
+                        first + start,
+                        used,
+                        panel,
+                    )
 
-    Args:
-        output: Contiguous.
-        x: Row t of batch b begins at `b * batch_step + t * row_step`; rows may overlap.
-        weight: Packed panels, [columns / 32 rounded up][words][32].
-        scales: Of every column, for int8; otherwise not read.
-        column_sums: Of the int8 weight; otherwise not read.
-        bias: Of every column.
-        residual: Added if `add`, contiguous; otherwise not read.
-        activation: NONE, GELU or GELU_TANH, before the residual.
-        add: Whether there is a residual.
-        rows: In all batches together.
-        rows_per_batch: Rows of one batch.
-        batch_step: Floats.
-        row_step: Floats.
-        columns: Of the output.
-        words: Of a row.
-    """
-    var panels = (columns + PANEL - 1) // PANEL
 
-    def pack_tile(
-        packed: Pointer[mut=True, Int32, _], row_scales: Pointer[mut=True, Float32, _], first: Int, used: Int, step: Int
-    ) {imm}:
-        for r in range(used):
-            var batch, t = divmod(first + r, rows_per_batch)
-            var scale = pack_row[format](
-                packed.unsafe_offset(r), x.unsafe_offset(batch * batch_step + t * row_step), words, step
-            )
-            row_scales.unsafe_offset(r).unsafe_store(scale)
-        for r in range(used, step):
-            for k in range(words):
-                packed.unsafe_offset(k * step + r).unsafe_store(0)
-
-    def run_panel(
-        packed: Pointer[Int32, _], row_scales: Pointer[Float32, _], first: Int, count: Int, panel: Int
-    ) {imm}:
-        var column = panel * PANEL
-        for start in range(0, count, ROWS):
-            var used = min(ROWS, count - start)
-            var tile = tile_rows(used)
-            comptime for rows_of_tile in [1, 2, 4, 8, ROWS]:
-                comptime if rows_of_tile <= ROWS:
-                    if tile == rows_of_tile:
-                        finish_tile[format, rows_of_tile](
-                            output.unsafe_offset((first + start) * columns + column),
-                            packed.unsafe_offset(start * words),
-                            row_scales.unsafe_offset(start),
-                            weight.unsafe_offset(panel * words * PANEL),
-                            scales.unsafe_offset(column),
-                            column_sums.unsafe_offset(column),
-                            bias.unsafe_offset(column),
-                            residual.unsafe_offset((first + start) * columns + column),
-                            activation,
-                            add,
-                            used,
-                            min(PANEL, columns - column),
-                            columns,
-                            words,
-                        )
-
-    def pack_block(
-        packed: Pointer[mut=True, Int32, _], row_scales: Pointer[mut=True, Float32, _], first: Int, count: Int
-    ) {imm}:
-        for start in range(0, count, ROWS):
-            var used = min(ROWS, count - start)
-            pack_tile(
-                packed.unsafe_offset(start * words), row_scales.unsafe_offset(start), first + start, used, tile_rows(used)
-            )
-
-    if rows <= FEW_ROWS:
-        var room = (rows + ROWS - 1) // ROWS * ROWS
-        var packed = List[Int32](unsafe_uninit_length=room * words)
-        var row_scales = List[Float32](unsafe_uninit_length=room)
-        var packed_data = packed.unsafe_ptr()
-        var scale_data = row_scales.unsafe_ptr()
-        pack_block(packed_data, scale_data, 0, rows)
-        var bytes = panels * PANEL * words * 4
-        var tasks = tasks_worth(bytes, panels)
+@no_inline
+def product[format: DType](output: Pointer[mut=True, Float32, _], x: Rows, weight: Matrix[format], finish: Finish):
+    """Compute output[x.count, weight.columns] = x @ weight.T + bias, finished; output is contiguous."""
+    var panels, words = weight.panel_count(), weight.words
+    if x.count <= FEW_ROWS:
+        var packed = List[Int32](unsafe_uninit_length=room_for(x.count) * words)
+        var row_scales = List[Float32](unsafe_uninit_length=room_for(x.count))
+        var packed_data, scale_data = packed.unsafe_ptr(), row_scales.unsafe_ptr()
+        pack_tiles[format](packed_data, scale_data, x, 0, x.count, words)
+        var tasks = tasks_worth(weight.bytes(), panels)
 
         def panel_range(task: Int) {imm}:
             for panel in range(task * panels // tasks, (task + 1) * panels // tasks):
-                run_panel(packed_data, scale_data, 0, rows, panel)
+                finish_panel[format](output, packed_data, scale_data, weight, finish, 0, x.count, panel)
 
         sync_parallelize(panel_range, tasks)
         _ = packed^
         _ = row_scales^
     else:
         comptime block = ROWS * TILES_PER_BLOCK
-        var tasks = (rows + block - 1) // block
+        var tasks = (x.count + block - 1) // block
 
         def row_block(task: Int) {imm}:
             var first = task * block
-            var count = min(block, rows - first)
+            var count = min(block, x.count - first)
             var packed = List[Int32](unsafe_uninit_length=block * words)
             var row_scales = List[Float32](unsafe_uninit_length=block)
-            pack_block(packed.unsafe_ptr(), row_scales.unsafe_ptr(), first, count)
+            pack_tiles[format](packed.unsafe_ptr(), row_scales.unsafe_ptr(), x, first, count, words)
             for panel in range(panels):
-                run_panel(packed.unsafe_ptr(), row_scales.unsafe_ptr(), first, count, panel)
+                finish_panel[format](
+                    output, packed.unsafe_ptr(), row_scales.unsafe_ptr(), weight, finish, first, count, panel
+                )
 
         sync_parallelize(row_block, tasks)

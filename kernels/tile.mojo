@@ -139,3 +139,41 @@ def multiply_chain[
             var splat = Words(x.unsafe_offset(k * word_step + r * row_step).unsafe_load())
             comptime for v in range(VECTORS):
                 sums[r * VECTORS + v] = dot[format](sums[r * VECTORS + v], splat, w[v])
+
+
+@always_inline
+def multiply_widened[
+    rows: Int, value_step: Int, row_step: Int
+](
+    mut sums: Array[Floats, rows * VECTORS],
+    x: Pointer[Float32, _],
+    panel: Pointer[Int32, _],
+    words: Int,
+):
+    """Add x[rows, 4 * words] of float32 @ panel[words, 32] of int8, each int8 made a float32 on the way.
+
+    For weights that are read once and few rows: the memory is waited for, not the arithmetic. One row has a sum for
+    every byte of a word, because a single chain of additions would be waited for too.
+
+    Args:
+        sums: Of row r the vectors 2r and 2r + 1.
+        x: Value i of row r lies at `i * value_step + r * row_step`.
+        panel: Word k of column c lies at `k * 32 + c`.
+        words: To contract.
+    """
+    comptime chains = 4 if rows == 1 else 1
+    var parts = Array[Floats, chains * rows * VECTORS](fill=0)
+    for k in range(words):
+        comptime for byte in range(4):
+            comptime above = Int32(24 - 8 * byte)
+            var w = Array[Floats, VECTORS](fill=0)
+            comptime for v in range(VECTORS):
+                var four = panel.unsafe_offset(k * PANEL + v * LANES).unsafe_load[width=LANES]()
+                w[v] = ((four << Words(above)) >> Words(24)).cast[DType.float32]()
+            comptime for r in range(rows):
+                var splat = Floats(x.unsafe_offset((4 * k + byte) * value_step + r * row_step).unsafe_load())
+                comptime for v in range(VECTORS):
+                    comptime place = ((byte % chains) * rows + r) * VECTORS + v
+                    parts[place] = splat.fma(w[v], parts[place])
+    comptime for i in range(chains * rows * VECTORS):
+        sums[i % (rows * VECTORS)] += parts[i]

@@ -33,8 +33,9 @@ def build(dtype: DType, state: int):
     word, heads = 4 // dtype.size_in_bytes, state // HEAD_DIM
     kernels = [Path(whisper2max.kernels.__path__[0])]
     rows = TensorType(DType.float32, [1, FRAMES, state], CPU)
-    keys = TensorType(dtype, [1, heads, -(-FRAMES // 32), HEAD_DIM // word, 32 * word], CPU)
-    values = TensorType(dtype, [1, heads, -(-HEAD_DIM // 32), -(-FRAMES // word), 32 * word], CPU)
+    scales = int(dtype == DType.int8)
+    keys = TensorType(dtype, [1, heads, -(-FRAMES // 32), HEAD_DIM // word + scales, 32 * word], CPU)
+    values = TensorType(dtype, [1, heads, -(-HEAD_DIM // 32), -(-FRAMES // word) + scales, 32 * word], CPU)
     query = TensorType(DType.float32, [1, "rows", state], CPU)
     with Graph("pack", input_types=[rows, rows], custom_extensions=kernels) as pack:
         k, v = (value.tensor for value in pack.inputs)
@@ -51,7 +52,7 @@ def main() -> None:
     for size in sys.argv[1:] or ["base"]:
         state = STATES[size]
         random = np.random.default_rng(0)
-        for dtype in (DType.float32, DType.bfloat16):
+        for dtype in (DType.float32, DType.bfloat16, DType.int8):
             pack, attend = build(dtype, state)
             frames = [
                 [Buffer.from_numpy(random.standard_normal((1, FRAMES, state), np.float32)) for _ in range(2)]

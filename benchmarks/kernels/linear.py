@@ -33,11 +33,11 @@ def build(dtype: str, n_in: int, n_out: int):
     y = TensorType(DType.float32, [1, "rows", n_out], CPU)
     vector, sums = TensorType(DType.float32, [n_out], CPU), TensorType(DType.int32, [n_out], CPU)
     weight = TensorType(getattr(DType, dtype), [-(-n_out // 32), n_in // words, 32, words], CPU)
-    types = [x, weight, vector, sums, vector] if dtype == "int8" else [x, weight, vector]
+    types = [x, weight, vector, sums, vector]
     kernels = Path(whisper2max.kernels.__path__[0])
     with Graph("linear", input_types=types, custom_extensions=[kernels]) as graph:
         values = [value.tensor for value in graph.inputs]
-        name = "whisper2max.linear_int8" if dtype == "int8" else "whisper2max.linear"
+        name = "whisper2max.linear"
         (result,) = ops.custom(name, device=CPU, values=values, out_types=[y], parameters={"activation": "none"})
         graph.output(result.tensor)
     return shared_session().load(graph)
@@ -50,13 +50,13 @@ def arguments(dtype: str, rows: int, n_in: int, n_out: int, seed: int) -> list[B
     shape = (-(-n_out // 32), n_in // words, 32, words)
     x = Buffer.from_numpy(random.standard_normal((1, rows, n_in), np.float32))
     vector = Buffer.from_numpy(random.standard_normal(n_out, np.float32))
+    sums = Buffer.from_numpy(np.zeros(n_out, np.int32))
     if dtype == "float32":
-        return [x, Buffer.from_numpy(random.standard_normal(shape, np.float32)), vector]
+        return [x, Buffer.from_numpy(random.standard_normal(shape, np.float32)), vector, sums, vector]
     if dtype == "bfloat16":
         bits = (random.standard_normal(shape, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-        return [x, Buffer.from_numpy(bits).view(DType.bfloat16, shape), vector]
+        return [x, Buffer.from_numpy(bits).view(DType.bfloat16, shape), vector, sums, vector]
     weight = random.integers(-127, 128, shape, np.int8)
-    sums = Buffer.from_numpy(np.zeros(n_out, np.int32))
     return [x, Buffer.from_numpy(weight), vector, sums, vector]
 
 

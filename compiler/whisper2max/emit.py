@@ -58,9 +58,9 @@ def _context(spec: GraphSpec) -> dict[str, object]:
         "formats": {
             "conv1d": _only(spec, Conv1d, "packed"),
             "linear": linear,
-            "attention": _only(spec, Attention, "format", causal=False),
+            "self_attention": _only(spec, Attention, "format", "encoder.", causal=False),
+            "cross_attention": _only(spec, Attention, "format", "decoder.", causal=False),
         },
-        "suffix": "_int8" if linear == "int8" else "",
         "conv1": nodes["encoder.conv1"],
         "conv2": nodes["encoder.conv2"],
         "ln_post": nodes["encoder.ln_post"],
@@ -75,9 +75,9 @@ def _context(spec: GraphSpec) -> dict[str, object]:
     }
 
 
-def _only(spec: GraphSpec, kind: type, attribute: str, **like: object) -> str:
-    """The one value that an attribute has in all nodes of a kind that are `like` this."""
-    nodes = [node for node in spec.nodes.values() if isinstance(node, kind)]
+def _only(spec: GraphSpec, kind: type, attribute: str, prefix: str = "", **like: object) -> str:
+    """The one value that an attribute has in all nodes of a kind whose path begins so and that are `like` this."""
+    nodes = [node for path, node in spec.nodes.items() if isinstance(node, kind) and path.startswith(prefix)]
     nodes = [node for node in nodes if all(getattr(node, name) == value for name, value in like.items())]
     values = {getattr(node, attribute) for node in nodes}
     if len(values) != 1:

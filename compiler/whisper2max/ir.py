@@ -117,7 +117,8 @@ class Positions:
 class Attention:
     """softmax(scale * query @ key.T) @ value per head; children query, key, value and out.
 
-    `format` is what both products round their operands to; sums and softmax are float32.
+    `format` is what both products round their operands to, or int8 for keys and values that are stored so and
+    multiplied by float32; sums and softmax are float32.
     """
 
     n_head: int

@@ -60,6 +60,14 @@ def narrow_attention(spec: GraphSpec, tensors: Tensors) -> tuple[GraphSpec, Tens
     return spec.with_nodes(nodes), tensors
 
 
+def quantize_audio(spec: GraphSpec, tensors: Tensors) -> tuple[GraphSpec, Tensors]:
+    """The audio's keys and values that a decoder reads again for every token, in int8; queries stay float32."""
+    nodes = {
+        path: replace(node, format="int8") for path, node in spec.nodes.items() if path.endswith(".cross_attn")
+    }
+    return spec.with_nodes(nodes), tensors
+
+
 PASSES: dict[str, tuple[Pass, ...]] = {
     "float32": (widen, pack_convolutions("float32"), pack_linears("float32"), pack_embedding("float32")),
     "bfloat16": (
@@ -70,7 +78,14 @@ PASSES: dict[str, tuple[Pass, ...]] = {
         pack_embedding("bfloat16"),
     ),
     # the stem is 5 % of the encoder's work and sees the raw spectrogram, whose frames differ by orders of magnitude
-    "int8": (widen, narrow_attention, pack_convolutions("bfloat16"), pack_linears("int8"), pack_embedding("int8")),
+    "int8": (
+        widen,
+        narrow_attention,
+        quantize_audio,
+        pack_convolutions("bfloat16"),
+        pack_linears("int8"),
+        pack_embedding("int8"),
+    ),
 }
 
 

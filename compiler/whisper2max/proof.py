@@ -15,7 +15,7 @@ from whisper2max.parity.gate import judge
 from whisper2max.parity.kept import Keeper
 from whisper2max.parity.layers import References
 from whisper2max.parity.reference import Reference, judge_of
-from whisper2max.parity.report import ParityReport
+from whisper2max.parity.report import ParityReport, WeightAudit
 from whisper2max.parity.tapped import BlockGraphs, TappedGraphs
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
@@ -55,10 +55,7 @@ def prove(
         ParityError: the graph in `directory` has other attributes than the module, such as the epsilon of a norm;
             or a comparison would prove nothing.
     """
-    spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
-    _require_same_graph(directory, spec)
-    arrays = passes.as_stored(tensors)
-    weights = audit(directory / "weights.safetensors", arrays, walked.source_paths)
+    spec, weights = _audited(directory, walked, dtype)
     tapped = TappedGraphs(directory, spec, target, say)
     blocks = BlockGraphs(directory, spec, target, say) if isolated else None
     say("comparing the compiled graphs with PyTorch, layer by layer and as they ship")
@@ -80,6 +77,13 @@ def prove(
         environment=environment(versions),
         hashes=hashes(directory),
     )
+
+
+def _audited(directory: Path, walked: WalkedModule, dtype: str) -> tuple[GraphSpec, WeightAudit]:
+    """The network, and the verdict on its weights; the packed tensors, as large as the module, are gone afterwards."""
+    spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
+    _require_same_graph(directory, spec)
+    return spec, audit(directory / "weights.safetensors", passes.as_stored(tensors), walked.source_paths)
 
 
 def _require_same_graph(directory: Path, spec: GraphSpec) -> None:

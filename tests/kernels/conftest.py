@@ -62,9 +62,9 @@ def rows(compile_graph):
 
     def build(kernel, tokens, wide, narrow, int8, scales, x, table, positions, weight, bias, eps, picked):
         return (
-            kernel("embedding", [tokens, wide], x.type),
-            kernel("embedding", [tokens, narrow], x.type),
-            kernel("embedding_int8", [tokens, int8, scales], x.type),
+            kernel("embedding", [tokens, wide, scales], x.type),
+            kernel("embedding", [tokens, narrow, scales], x.type),
+            kernel("embedding", [tokens, int8, scales], x.type),
             kernel("add_positions", [x, table, positions], x.type),
             kernel("layer_norm", [x, weight, bias, eps], x.type),
             kernel("pick_rows", [x, picked], TensorType(DType.float32, ["batch", "n", STATE], CPU)),

@@ -1,4 +1,4 @@
-"""whisper2max.embedding and embedding_int8: rows read out of panels."""
+"""whisper2max.embedding: rows read out of panels of every format."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""whisper2max.linear, linear_add and the int8 pair against longhand products of the same rounded operands."""
+"""whisper2max.linear and linear_add against longhand products of the same rounded operands."""
 
 import numpy as np
 import pytest
@@ -14,11 +14,12 @@ from whisper2max.runtime.weights import registry
 N_IN, N_OUT = 72, 83
 CPU = DeviceRef.CPU()
 WORDS = {"float32": 1, "bfloat16": 2, "int8": 4}
+ACTIVATIONS = {"none": lambda x: x, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
 
 @pytest.fixture(scope="module")
 def linear(compile_graph):
-    """Outputs: of every format plain, with GELU, and with its approximation and a residual."""
+    """Outputs: of every format plain, with GELU, with its approximation, and with a residual."""
     x = TensorType(DType.float32, ["batch", "length", N_IN], CPU)
     y = TensorType(DType.float32, ["batch", "length", N_OUT], CPU)
     vector = TensorType(DType.float32, [N_OUT], CPU)
@@ -30,12 +31,10 @@ def linear(compile_graph):
 
     def build(kernel, x, bias, residual, scales, sums, *weights):
         outputs = []
-        for dtype, weight in zip(WORDS, weights, strict=True):
-            suffix, extra = ("_int8", [scales, sums]) if dtype == "int8" else ("", [])
-            values = [x, weight, *extra, bias]
-            outputs.append(kernel(f"linear{suffix}", values, residual.type, activation="none"))
-            outputs.append(kernel(f"linear{suffix}", values, residual.type, activation="gelu"))
-            outputs.append(kernel(f"linear{suffix}_add", [*values, residual], residual.type, activation="gelu_tanh"))
+        for weight in weights:
+            values = [x, weight, scales, sums, bias]
+            outputs += [kernel("linear", values, residual.type, activation=each) for each in ACTIVATIONS]
+            outputs.append(kernel("linear_add", [*values, residual], residual.type))
         return outputs
 
     return compile_graph("linear", [x, vector, y, vector, sums, *weights], build)
@@ -47,7 +46,7 @@ def run(linear, x, weight, bias, residual):
     arrays = [x, bias, residual, scales, sums, *panels.values()]
     outputs = linear.execute(*(each if isinstance(each, Buffer) else Buffer.from_numpy(each) for each in arrays))
     values = [each.to_numpy() for each in outputs]
-    return {dtype: values[3 * i : 3 * i + 3] for i, dtype in enumerate(WORDS)}
+    return {dtype: values[4 * i : 4 * i + 4] for i, dtype in enumerate(WORDS)}
 
 
 def product(x, weight, dtype):
@@ -68,12 +67,12 @@ def test_every_number_of_rows(linear, shape):
     weight = random.standard_normal((N_OUT, N_IN), np.float32) / 8
     bias = random.standard_normal(N_OUT, np.float32)
     residual = random.standard_normal((*shape, N_OUT), np.float32)
-    for dtype, (plain, activated, added) in run(linear, x, weight, bias, residual).items():
+    for dtype, (*activated, added) in run(linear, x, weight, bias, residual).items():
         expected = product(x, weight, dtype) + bias
         tolerance = 3e-6 * np.abs(expected).max()
-        np.testing.assert_allclose(plain, expected, rtol=0, atol=tolerance, err_msg=dtype)
-        np.testing.assert_allclose(activated, gelu(expected), rtol=0, atol=tolerance, err_msg=dtype)
-        np.testing.assert_allclose(added, gelu_tanh(expected) + residual, rtol=0, atol=2 * tolerance, err_msg=dtype)
+        for got, activation in zip(activated, ACTIVATIONS.values(), strict=True):
+            np.testing.assert_allclose(got, activation(expected), rtol=0, atol=tolerance, err_msg=dtype)
+        np.testing.assert_allclose(added, expected + residual, rtol=0, atol=2 * tolerance, err_msg=dtype)
 
 
 def test_rows_of_zeros_and_the_extremes_of_int8(linear):
@@ -83,14 +82,16 @@ def test_rows_of_zeros_and_the_extremes_of_int8(linear):
     zero = np.zeros(N_OUT, np.float32)
     got = run(linear, x, weight, zero, np.zeros((1, 3, N_OUT), np.float32))
     signs = np.where(np.arange(N_OUT) % 2, 1, -1) * N_IN
-    for dtype, (plain, _, _) in got.items():
+    for dtype, (plain, *_) in got.items():
         np.testing.assert_allclose(plain[0], [0 * signs, signs, -signs], rtol=1e-6, err_msg=dtype)
 
 
-def test_a_weight_for_other_inputs_is_refused(compile_graph):
+def test_a_weight_of_other_shape_is_refused(compile_graph):
     types = [
-        TensorType(DType.float32, ["batch", "length", "n_in"], CPU),
-        TensorType(DType.float32, ["panels", "words", 32, 1], CPU),
+        TensorType(DType.float32, ["batch", "length", 8], CPU),
+        TensorType(DType.int8, ["panels", "words", 32, 4], CPU),
+        TensorType(DType.float32, ["scales"], CPU),
+        TensorType(DType.int32, ["scales"], CPU),
         TensorType(DType.float32, [32], CPU),
     ]
     result = TensorType(DType.float32, ["batch", "length", 32], CPU)
@@ -99,6 +100,15 @@ def test_a_weight_for_other_inputs_is_refused(compile_graph):
         return [kernel("linear", values, result, activation="none")]
 
     graph = compile_graph("refuse", types, build)
-    arrays = [np.zeros(shape, np.float32) for shape in ((1, 1, 8), (1, 7, 32, 1), (32,))]
+
+    def run(words, scales):
+        shapes = {(1, 1, 8): np.float32, (1, words, 32, 4): np.int8}
+        arrays = [np.zeros(shape, dtype) for shape, dtype in shapes.items()]
+        arrays += [np.zeros(scales, np.float32), np.zeros(scales, np.int32), np.zeros(32, np.float32)]
+        return graph.execute(*map(Buffer.from_numpy, arrays))
+
+    run(2, 32)
     with pytest.raises(Exception, match="packed for another number of inputs"):
-        graph.execute(*map(Buffer.from_numpy, arrays))
+        run(3, 32)
+    with pytest.raises(Exception, match="needs the scale and the sum"):
+        run(2, 1)

@@ -59,15 +59,15 @@ MUTATIONS = {
     "no causal mask": (
         "prompt",
         "kernels/cached_attention.mojo",
-        "                    position + t + 1,",
-        "                    position + length,",
+        "            position + t + 1,",
+        "            position + cache.length,",
         "decoder.blocks.0.attn.qkv_attention",
     ),
     "the cache written one position late": (
         "step",
         "kernels/cached_attention.mojo",
-        "var cached = prefix + (position + t) * state",
-        "var cached = prefix + min(position + t + 1, context - 1) * state",
+        "var cached = prefix + (position + t) * cache.state",
+        "var cached = prefix + min(position + t + 1, cache.context - 1) * cache.state",
         "decoder.blocks.0.attn.qkv_attention",
     ),
     "a bias of K": (

@@ -1,0 +1,119 @@
+"""The kernels of a step against the kernels that they join, which have tests of their own: the same bits."""
+
+import numpy as np
+import pytest
+from longhand import packed
+from max.driver import Buffer
+from max.dtype import DType
+from max.graph import BufferType, DeviceRef, TensorType
+
+from whisper2max.runtime.weights import registry
+
+# large enough that two threads share every kernel
+STATE, WIDE, HEAD_DIM, FRAMES, CONTEXT = 256, 1024, 64, 75, 9
+HEADS = STATE // HEAD_DIM
+CPU = DeviceRef.CPU()
+LINEARS = {"square": (STATE, STATE), "up": (WIDE, STATE), "down": (STATE, WIDE)}
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
+def steps(request, compile_graph):
+    """run(rows) -> pairs of outputs by name: of the joined kernel, of the single ones; caches last."""
+    format_ = getattr(DType, request.param)
+    word, scale_row = 4 // format_.size_in_bytes, int(format_ == DType.int8)
+    x = TensorType(DType.float32, ["batch", 1, STATE], CPU)
+    wide = TensorType(DType.float32, ["batch", 1, WIDE], CPU)
+    cache = BufferType(DType.float32, [1, "batch", CONTEXT, STATE], CPU)
+    types = {
+        "x": x,
+        "positions": TensorType(DType.int64, ["batch"], CPU),
+        "frames": TensorType(DType.float32, ["batch", FRAMES, STATE], CPU),
+        "norm": TensorType(DType.float32, [STATE], CPU),
+        "eps": TensorType(DType.float32, [1], CPU),
+    }
+    for name, (n_out, n_in) in LINEARS.items():
+        types[name] = TensorType(format_, [n_out // 32, n_in // word, 32, word], CPU)
+        types[f"{name}_scales"] = TensorType(DType.float32, [n_out], CPU)
+        types[f"{name}_sums"] = TensorType(DType.int32, [n_out], CPU)
+        types[f"{name}_bias"] = TensorType(DType.float32, [n_out], CPU)
+    types |= dict.fromkeys(("k", "v", "other_k", "other_v"), cache)
+
+    def build(kernel, *inputs):
+        given = dict(zip(types, inputs, strict=True))
+        x, positions, norm = given["x"], given["positions"], [given["norm"], given["norm"], given["eps"]]
+        square, up, down = ([given[f"{name}{part}"] for part in ("", "_scales", "_sums", "_bias")] for name in LINEARS)
+        h = kernel("layer_norm", [x, *norm], x.type)
+        q = kernel("linear", [h, *square], x.type, activation="none")
+
+        caches = [given["k"], given["v"]]
+        joined = kernel(
+            "step_self_attention",
+            [x, *norm, *4 * square, positions, *caches],
+            x.type,
+            in_place=True,
+            layer=0,
+            head_dim=HEAD_DIM,
+        )
+        caches = [given["other_k"], given["other_v"]]
+        y = kernel(
+            "cached_attention", [q, q, q, positions, *caches], x.type, in_place=True, layer=0, head_dim=HEAD_DIM
+        )
+        outputs = [joined, kernel("linear_add", [y, *square, x], x.type)]
+
+        shape = ["batch", HEADS, -(-FRAMES // 32), HEAD_DIM // word + scale_row, 32 * word]
+        keys = kernel("pack_keys", [given["frames"]], TensorType(format_, shape, CPU), head_dim=HEAD_DIM)
+        shape = ["batch", HEADS, HEAD_DIM // 32, -(-FRAMES // word) + scale_row, 32 * word]
+        values = kernel("pack_values", [given["frames"]], TensorType(format_, shape, CPU), head_dim=HEAD_DIM)
+        parameters = {"head_dim": HEAD_DIM, "frames": FRAMES}
+        parts = [*norm, *2 * square, keys, values]
+        outputs.append(kernel("step_cross_attention", [x, *parts], x.type, **parameters))
+        y = kernel("attention", [q, keys, values], x.type, **parameters)
+        outputs.append(kernel("linear_add", [y, *square, x], x.type))
+
+        outputs.append(kernel("step_mlp", [x, *norm, *up, *down], x.type, activation="gelu"))
+        y = kernel("linear", [h, *up], wide, activation="gelu")
+        outputs.append(kernel("linear_add", [y, *down, x], x.type))
+        return outputs
+
+    graph = compile_graph(f"steps_{request.param}", list(types.values()), build)
+
+    def run(rows):
+        random = np.random.default_rng(rows)
+        arrays = {
+            "x": random.standard_normal((rows, 1, STATE), np.float32),
+            "positions": random.integers(0, CONTEXT, rows),
+            "frames": random.standard_normal((rows, FRAMES, STATE), np.float32),
+            "norm": random.standard_normal(STATE, np.float32),
+            "eps": np.array([1e-5], np.float32),
+        }
+        for name, (n_out, n_in) in LINEARS.items():
+            weight = random.standard_normal((n_out, n_in), np.float32) / np.float32(np.sqrt(n_in))
+            panels, *extra = packed(weight, request.param)
+            scales, sums = extra or (np.zeros(n_out, np.float32), np.zeros(n_out, np.int32))
+            bias = random.standard_normal(n_out, np.float32)
+            arrays |= {name: panels, f"{name}_scales": scales, f"{name}_sums": sums, f"{name}_bias": bias}
+        for name in ("k", "v"):
+            arrays[name] = random.standard_normal((1, rows, CONTEXT, STATE), np.float32)
+        arrays |= {f"other_{name}": arrays[name].copy() for name in ("k", "v")}
+        bound = registry({name: arrays[name] for name in types})
+        buffers = [each if isinstance(each, Buffer) else Buffer.from_numpy(each) for each in bound.values()]
+        outputs = [each.to_numpy() for each in graph.execute(*buffers)]
+        after = dict(zip(types, buffers, strict=True))
+        pairs = dict(zip(("self", "cross", "mlp"), zip(outputs[::2], outputs[1::2], strict=True), strict=True))
+        return pairs | {name: (after[name].to_numpy(), after[f"other_{name}"].to_numpy()) for name in ("k", "v")}
+
+    return run
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 14])
+def test_a_joined_kernel_gives_what_the_single_ones_give(steps, rows):
+    for name, (joined, single) in steps(rows).items():
+        assert np.isfinite(joined).all() and joined.std() > 0, name
+        np.testing.assert_array_equal(joined, single, err_msg=name)
+
+
+def test_it_gives_the_same_however_the_threads_share_it(steps):
+    first = steps(5)
+    for _ in range(50):
+        for name, (joined, _) in steps(5).items():
+            np.testing.assert_array_equal(joined, first[name][0], err_msg=name)
