@@ -6,9 +6,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 WARM_UP = 3
+READ_BYTES = 1 << 28
 
 
 def median_seconds(call: Callable[[int], object], runs: int) -> float:
@@ -19,6 +23,14 @@ def median_seconds(call: Callable[[int], object], runs: int) -> float:
         call(number)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[WARM_UP:])
+
+
+def read_bandwidth() -> float:
+    """Bytes per second that all CPUs together read from memory: numpy's maximum of more than any cache holds."""
+    cpus = len(os.sched_getaffinity(0))
+    parts = np.array_split(np.ones(READ_BYTES // 8, np.int64), cpus)
+    with ThreadPoolExecutor(cpus) as pool:
+        return READ_BYTES / median_seconds(lambda run: list(pool.map(np.max, parts)), runs=20)
 
 
 def conditions(packages: Sequence[str] = ("max", "whisper2max")) -> str:

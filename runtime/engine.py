@@ -98,8 +98,8 @@ class Engine:
         _require_range("picked position", picked, tokens.shape[1])
         shape = (self.dims.n_text_layer, batch, self.dims.n_text_ctx, self.dims.n_text_state)
         caches = [Buffer.from_numpy(np.zeros(shape, np.float32)) for _ in range(2)]
-        logits, *cross = self._execute(self._prompt, tokens, picked, states, *caches)
-        return logits.to_numpy(), Session(self, batch, caches, cross)
+        logits, *audio = self._execute(self._prompt, tokens, picked, states, *caches)
+        return logits.to_numpy(), Session(self, batch, caches, audio)
 
     def _execute(self, model: Model, *inputs: np.ndarray | Buffer) -> list[Buffer]:
         buffers = [
@@ -111,12 +111,17 @@ class Engine:
 
 
 class Session:
-    """Caches of one batch of sequences, filled by a prompt and extended by steps; used by one thread."""
+    """Caches of one batch of sequences, filled by a prompt and extended by steps; used by one thread.
 
-    def __init__(self, engine: Engine, batch: int, caches: list[Buffer], cross: list[Buffer]):
+    Attributes:
+        audio: packed cross-attention keys and values of every layer.
+    """
+
+    def __init__(self, engine: Engine, batch: int, caches: list[Buffer], audio: list[Buffer]):
+        self.audio = audio
         self._engine = engine
         self._batch = batch
-        self._state = (*caches, *cross)
+        self._state = (*caches, *audio)
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Decode one more token in every row.

@@ -17,7 +17,7 @@ from whisper2max.runtime.threads import shared_session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measure import conditions, median_seconds  # noqa: E402
+from measure import conditions, median_seconds, read_bandwidth  # noqa: E402
 
 CPU = DeviceRef.CPU()
 WORDS = {"float32": 1, "bfloat16": 2, "int8": 4}
@@ -70,6 +70,7 @@ def seconds_of(model, dtype: str, rows: int, n_in: int, n_out: int) -> float:
 
 def main() -> None:
     print(conditions())
+    print(f"this machine reads {read_bandwidth() / 1e9:.1f} GB/s")
     sizes = sys.argv[1:] or ["base"]
     for size in sizes:
         state = STATES[size]
