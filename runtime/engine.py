@@ -1,4 +1,4 @@
-"""The three compiled graphs of an artifact, behind numpy arrays.
+"""The four compiled graphs of an artifact, behind numpy arrays.
 
 One engine serves several threads: graphs and weights are shared and read-only, and every prompt
 starts a `Session` that owns its caches. A lock lets one graph run at a time, because each already
@@ -14,15 +14,16 @@ from max.engine import Model, read
 
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import ArtifactError, UsageError
+from whisper2max.runtime.features import mel_filters
 from whisper2max.runtime.threads import shared_session
 from whisper2max.runtime.weights import map_weights, registry
 
 
 class Engine:
-    """Encoder, prompt and step graphs with their weights.
+    """Features, encoder, prompt and step graphs with their weights.
 
     Args:
-        directory: holds encoder.mef, prompt.mef, step.mef and weights.safetensors; hashes were
+        directory: holds the four MEFs and weights.safetensors; hashes were
             checked by whoever opened the artifact.
         dims: sizes of the model.
         cpu_threads: threads for the graphs; 0 takes all cores.
@@ -33,6 +34,7 @@ class Engine:
         self._session = shared_session(cpu_threads)
         self._weights = map_weights(directory / "weights.safetensors")
         self._lock = threading.Lock()
+        self._features = self._load(directory / "features.mef")
         self._encoder = self._load(directory / "encoder.mef")
         self._prompt = self._load(directory / "prompt.mef")
         self._step = self._load(directory / "step.mef")
@@ -44,6 +46,24 @@ class Engine:
             raise ArtifactError(
                 f"{mef.name} cannot be loaded with these weights: {error}. Run `whisper2max compile` on the artifact."
             ) from error
+
+    def log_mel(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
+        """The log-mel spectrogram of a recording of any length, within 1e-6 of `features.log_mel`.
+
+        Args:
+            samples: float32 [samples], mono, 16 kHz.
+            padding: zero samples to add at the end.
+
+        Returns:
+            float32 [n_mels, (samples + padding) // 160]: a frame each 10 ms, centred on its time.
+        """
+        if samples.ndim != 1 or samples.dtype != np.float32 or padding < 0:
+            raise UsageError(
+                f"samples are {samples.dtype} {list(samples.shape)} with {padding} zeros after them, expected float32 "
+                "[samples] and 0 zeros or more"
+            )
+        inputs = samples, mel_filters(self.dims.n_mels), np.array(padding, np.int64)
+        return self._execute(self._features, *inputs)[0].to_numpy()
 
     def encode(self, mel: np.ndarray) -> Buffer:
         """Audio states of log-mel windows.
@@ -103,7 +123,7 @@ class Engine:
 
     def _execute(self, model: Model, *inputs: np.ndarray | Buffer) -> list[Buffer]:
         buffers = [
-            Buffer.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+            Buffer.from_numpy(np.asarray(value, order="C")) if isinstance(value, np.ndarray) else value
             for value in inputs
         ]
         with self._lock:

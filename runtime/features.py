@@ -48,7 +48,7 @@ def _mel_to_hertz(mel: np.ndarray) -> np.ndarray:
 
 
 def log_mel(samples: np.ndarray, n_mels: int, padding: int = 0) -> np.ndarray:
-    """The log-mel spectrogram of a recording of any length.
+    """The log-mel spectrogram of a recording of any length, for who has no engine; `Engine.log_mel` is the fast way.
 
     The floor, 8 decades of power below the loudest value, is taken over the whole recording, as
     openai-whisper does before it cuts windows. The transform runs in float64, as in transformers' numpy path:

@@ -10,7 +10,7 @@ from whisper2max.artifact import Artifact, open_artifact
 from whisper2max.errors import UsageError
 from whisper2max.runtime.audio import AudioInput, load_audio
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
-from whisper2max.runtime.features import HOP_LENGTH, log_mel
+from whisper2max.runtime.features import HOP_LENGTH
 from whisper2max.runtime.tokens import Tokenizer
 from whisper2max.runtime.transcribe import Segment, TranscriptionInfo, transcribe
 
@@ -54,7 +54,7 @@ class Model:
             raise UsageError(
                 f"samples are {samples.dtype} {list(samples.shape)}, expected float32 [{wanted}] at 16 kHz"
             )
-        return log_mel(samples, self.engine.dims.n_mels)
+        return self.engine.log_mel(samples)
 
     def encode(self, mel: np.ndarray) -> np.ndarray:
         """float32 [batch, n_mels, 3000] -> audio states float32 [batch, n_audio_ctx, n_audio_state]."""

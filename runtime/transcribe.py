@@ -21,7 +21,7 @@ from whisper2max.runtime.decoding import (
     decode,
     detect_language,
 )
-from whisper2max.runtime.features import FRAMES_PER_SECOND, HOP_LENGTH, log_mel, pad_or_trim
+from whisper2max.runtime.features import FRAMES_PER_SECOND, HOP_LENGTH, pad_or_trim
 from whisper2max.runtime.pauses import cut_at_pauses
 from whisper2max.runtime.tokens import Tokenizer
 
@@ -155,7 +155,7 @@ def transcribe(
         raise UsageError(f"batch_size is {batch_size}; expected 1 or more windows, or None to decode in turn.")
     language = check_language(tokenizer, language, task)
     n_frames = engine.dims.n_frames
-    mel = log_mel(samples, engine.dims.n_mels, padding=n_frames * HOP_LENGTH)
+    mel = engine.log_mel(samples, padding=n_frames * HOP_LENGTH)
     content_frames = mel.shape[1] - n_frames
     windows = None if batch_size is None else cut_at_pauses(mel[:, :content_frames], n_frames)
     first_states, probabilities = None, None

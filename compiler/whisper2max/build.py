@@ -23,7 +23,7 @@ from whisper2max.cache import GraphCache
 from whisper2max.errors import BuildError
 from whisper2max.target import Target
 
-GRAPHS = ("encoder", "prompt", "step")
+GRAPHS = ("features", "encoder", "prompt", "step")
 MOST_AT_A_TIME = 4  # a compilation takes 1.4 GB
 Graph = tuple[str, tuple[str, ...]]  # name, and the values that it gives besides its result
 KERNELS = Path(whisper2max.kernels.__path__[0])
@@ -58,7 +58,7 @@ def compiler_versions() -> dict[str, str]:
 def compile_graphs(
     directory: Path, target: Target, say: Callable[[str], None], tapped: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Put encoder.mef, prompt.mef and step.mef beside the model.py and kernels/ in `directory`.
+    """Put the MEF of every graph that ships beside the model.py and kernels/ in `directory`.
 
     Args:
         directory: holds model.py and kernels/.

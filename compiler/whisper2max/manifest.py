@@ -17,7 +17,8 @@ from typing import Any
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import ArtifactError, CheckpointError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 has packed weights and features.mef."""
 MANIFEST = "manifest.json"
 FAILED_MARKER = "FAILED.txt"
 

@@ -40,7 +40,7 @@ def prove(
     """Audit the weights and compare the graphs in `directory` with the module they came from.
 
     Args:
-        directory: holds model.py, kernels/, weights.safetensors and the three compiled graphs.
+        directory: holds model.py, kernels/, weights.safetensors and the four compiled graphs.
         source: the checkpoint.
         walked: what the walk of its module found.
         dtype: of the artifact.

@@ -30,7 +30,7 @@ def test_what_is_written_reads_back(tmp_path):
     write_files(tmp_path)
     write_manifest(tmp_path, fields)
     manifest = read_manifest(tmp_path)
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["parity"] == {"max_abs": 1.5e-5, "layers": [1, 2]}
     assert list(manifest["files"]) == sorted(manifest["files"])
     assert "manifest.json" not in manifest["files"]
@@ -105,7 +105,7 @@ def test_json_that_is_not_text_is_refused(tmp_path):
 
 
 def test_all_missing_fields_are_listed(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"format_version": 1, "verified": "yes", "target": {}}')
+    (tmp_path / "manifest.json").write_text('{"format_version": 2, "verified": "yes", "target": {}}')
     with pytest.raises(ArtifactError) as error:
         read_manifest(tmp_path)
     for name in ("created", "name", "dims", "dtype", "source", "versions", "parity", "files", "digest"):
@@ -148,12 +148,12 @@ def test_files_without_hash_or_size_are_refused(tmp_path, record):
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [(2, "upgrade"), (0, "convert"), ("1", "convert"), (True, "convert")]
+    ("version", "remedy"), [(3, "upgrade"), (1, "convert"), ("2", "convert"), (True, "convert")]
 )
 def test_another_format_version_is_refused(tmp_path, version, remedy):
     write_artifact(tmp_path)
     rewrite(tmp_path, lambda manifest: manifest.update(format_version=version))
-    with pytest.raises(ArtifactError, match=rf"format_version .*this whisper2max reads 1: {remedy}"):
+    with pytest.raises(ArtifactError, match=rf"format_version .*this whisper2max reads 2: {remedy}"):
         read_manifest(tmp_path)
 
 

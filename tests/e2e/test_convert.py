@@ -19,6 +19,7 @@ from whisper2max.passes import PASSES
 
 FILES = {
     "encoder.mef",
+    "features.mef",
     "generation.json",
     "graph.txt",
     "kernels/__init__.mojo",
@@ -78,7 +79,7 @@ def test_other_weights_of_the_same_dimensions_compile_nothing(small_artifact, tm
     dims = VARIANTS["multilingual_80_mels"]
     other = whisper2max.convert(module=openai_module(dims, seed=8), output=tmp_path / "other")
     files, first = other.manifest["files"], small_artifact.manifest["files"]
-    for name in ("model.py", "encoder.mef", "prompt.mef", "step.mef"):
+    for name in ("model.py", "features.mef", "encoder.mef", "prompt.mef", "step.mef"):
         assert files[name] == first[name]
     assert files["weights.safetensors"] != first["weights.safetensors"]
     assert other.manifest["parity"]["witness"].startswith("Whisper (openai-whisper")

@@ -107,7 +107,7 @@ def test_an_artifact_for_a_level_is_proven_and_says_so(convert_for, small_artifa
     ours, native = artifact.manifest["files"], small_artifact.manifest["files"]
     for name in ("model.py", "weights.safetensors", "graph.txt"):
         assert ours[name] == native[name]
-    for name in ("encoder.mef", "prompt.mef", "step.mef"):
+    for name in ("features.mef", "encoder.mef", "prompt.mef", "step.mef"):
         assert ours[name] != native[name]
 
 

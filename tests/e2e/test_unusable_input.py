@@ -408,12 +408,12 @@ def of_another_format(directory: Path, version: object) -> Path:
 
 UNLOADABLE = {
     "a newer format": (
-        lambda directory: of_another_format(directory, 2),
-        ("format_version 2", "reads 1", "upgrade whisper2max"),
+        lambda directory: of_another_format(directory, 3),
+        ("format_version 3", "reads 2", "upgrade whisper2max"),
     ),
     "an older format": (
-        lambda directory: of_another_format(directory, 0),
-        ("format_version 0", "reads 1", "convert the model again"),
+        lambda directory: of_another_format(directory, 1),
+        ("format_version 1", "reads 2", "convert the model again"),
     ),
     "another MAX version": (
         lambda directory: write_artifact(directory, versions={"max": "25.1.0"}),

@@ -119,7 +119,7 @@ def test_loop_equals_openai_on_any_tokens(random_multilingual, multilingual_toke
         "log_prob_threshold": rng.choice([None, -1.0]),
     }
     ours = ScriptedModel(random_multilingual.dims, results)
-    monkeypatch.setattr("whisper2max.runtime.transcribe.log_mel", lambda *_, **__: mel)
+    ours.log_mel = lambda samples, padding: mel
     monkeypatch.setattr(
         "whisper2max.runtime.transcribe.decode",
         lambda engine, states, tokenizer, options: [engine.next_result(options[0].prompt)],

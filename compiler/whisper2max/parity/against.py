@@ -16,7 +16,7 @@ from whisper2max.parity.case import (
 )
 from whisper2max.parity.report import Findings, Input, Row, TokenRow, data_order
 from whisper2max.parity.rows import compare
-from whisper2max.parity.shipped import forced_logits, greedy_tokens, token_rows
+from whisper2max.parity.shipped import features_row, forced_logits, greedy_tokens, token_rows
 from whisper2max.parity.tapped import TappedGraphs, Values
 from whisper2max.parity.taps import LOGITS, encoder_taps, prompt_taps
 from whisper2max.parity.tolerances import Tolerances
@@ -50,7 +50,9 @@ def compare_artifacts(
     tokens: list[TokenRow] = []
     described: list[Input] = []
     for name, samples in inputs:
-        window = window_of(name, samples, spec.dims)
+        window = window_of(name, samples, engines[1])
+        mel = engines[0].log_mel(window.samples)
+        rows.append(features_row(name, mel, window.mel, tolerances))
         handles = [engine.encode(window.mel[None]) for engine in engines]
         transcript = transcript_of(prompt, greedy_tokens(engines[1], handles[1], prompt, limit, eot), spec.dims)
         forced = [forced_logits(engine, handle, transcript) for engine, handle in zip(engines, handles, strict=True)]

@@ -7,7 +7,8 @@ import numpy as np
 from whisper2max.dims import ModelDimensions
 from whisper2max.parity.report import Input
 from whisper2max.runtime.audio import SAMPLE_RATE
-from whisper2max.runtime.features import HOP_LENGTH, log_mel
+from whisper2max.runtime.engine import Engine
+from whisper2max.runtime.features import HOP_LENGTH
 from whisper2max.runtime.tokens import Tokenizer
 
 TOKEN_LIMIT = 64
@@ -21,7 +22,7 @@ class Window:
         name: file name.
         seconds: of the recording that are in it.
         samples: float32 [480000] at 16 kHz, zeros after the recording's end.
-        mel: float32 [n_mels, 3000], the runtime's features.
+        mel: float32 [n_mels, 3000], the features.
     """
 
     name: str
@@ -50,12 +51,12 @@ class Transcript:
         return self.prompt + self.greedy[:-1]
 
 
-def window_of(name: str, samples: np.ndarray, dims: ModelDimensions) -> Window:
-    """Cut or pad float32 samples at 16 kHz to one window."""
-    padded = np.zeros(dims.n_frames * HOP_LENGTH, np.float32)
+def window_of(name: str, samples: np.ndarray, engine: Engine) -> Window:
+    """Cut or pad float32 samples at 16 kHz to one window; the features are those of the graph that ships."""
+    padded = np.zeros(engine.dims.n_frames * HOP_LENGTH, np.float32)
     padded[: len(samples)] = samples[: len(padded)]
     seconds = min(len(samples), len(padded)) / SAMPLE_RATE
-    return Window(name, round(seconds, 2), padded, log_mel(padded, dims.n_mels))
+    return Window(name, round(seconds, 2), padded, engine.log_mel(padded))
 
 
 def prompt_of(tokenizer: Tokenizer) -> list[int]:

@@ -15,11 +15,10 @@ from whisper2max.parity.kept import Keeper
 from whisper2max.parity.layers import Judgement, Outcome, References, compare_layers
 from whisper2max.parity.reference import reference_log_mel
 from whisper2max.parity.report import Findings, Input, Row, TokenRow, data_order
-from whisper2max.parity.rows import compare
-from whisper2max.parity.shipped import forced_logits, token_rows
+from whisper2max.parity.shipped import features_row, forced_logits, token_rows
 from whisper2max.parity.tapped import BlockGraphs, TappedGraphs
 from whisper2max.parity.taps import LOGITS, encoder_taps, prompt_taps
-from whisper2max.parity.tolerances import TOLERANCES, Tolerances
+from whisper2max.parity.tolerances import TOLERANCES
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
 
@@ -60,9 +59,10 @@ def judge(
         return transcript_of(prompt, references.witness.greedy(prompt, states, limit, eot), spec.dims)
 
     for name, samples in inputs:
-        window = window_of(name, samples, spec.dims)
+        window = window_of(name, samples, engine)
         judgement = Judgement(references, limits, name, rows, keeper and keeper.keep)
-        rows.append(log_mel_row(window, limits))
+        reference = reference_log_mel(window.samples, spec.dims.n_mels)
+        rows.append(features_row(name, window.mel, reference, limits))
         outcome = compare_layers(judgement, tapped, spec, window, decode)
         if blocks is not None:
             compare_blocks(judgement, blocks, spec, window, outcome.transcript)
@@ -85,18 +85,3 @@ def _judge_shipped(engine: Engine, judgement: Judgement, outcome: Outcome, windo
     judgement.add(LOGITS, "shipped", "prompt", forced[0], logits, exact_logits)
     judgement.add(LOGITS, "shipped", "step", forced[1], logits[:, first:], exact_logits[:, first:])
     return token_rows(engine, handle, window.name, transcript, forced, eot)
-
-
-def log_mel_row(window: Window, limits: Tolerances) -> Row:
-    """The runtime's features of a window against transformers' numpy extractor."""
-    reference = reference_log_mel(window.samples, window.mel.shape[0])
-    return compare(
-        "log_mel",
-        build="shipped",
-        graph="features",
-        input=window.name,
-        got=window.mel,
-        reference=reference,
-        limits={"max_abs": limits.log_mel_max_abs, "rel_rmse": None},
-        absolute=True,
-    )

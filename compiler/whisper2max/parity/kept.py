@@ -1,7 +1,8 @@
 """Parts of a reference that are kept with an artifact, so that it can be judged again without torch.
 
     reference.safetensors
-        mel/INPUT                              float32 [n_mels, 3000]
+        samples/INPUT                          float32 [480000]
+        mel/INPUT                              float32 [n_mels, 3000], the features of these samples
         value/INPUT/BUILD/GRAPH/POSITION/PATH  float32 [1, frames, width], some frames of the float64 reference
         metadata "reference"                   JSON: what judged; per input its tokens; per value how many rows it has,
                                                the norm of all of it, and the limits it was judged by
@@ -50,7 +51,8 @@ class Keeper:
         }
 
     def keep_window(self, window: Window, transcript: Transcript) -> None:
-        """Keep the features and tokens of one input."""
+        """Keep samples, features and tokens of one input."""
+        self.tensors[f"samples/{window.name}"] = window.samples
         self.tensors[f"mel/{window.name}"] = window.mel
         tokens = {"prompt": transcript.prompt, "greedy": transcript.greedy}
         self.inputs.append({"name": window.name, "seconds": window.seconds, **tokens})
@@ -69,7 +71,7 @@ class Kept:
         judge: what judged.
         inputs: name, seconds, prompt and greedy tokens of every recording.
         values: by `value_key`: source_path, rows, norm and tolerance.
-        tensors: features and frames.
+        tensors: samples, features and frames.
     """
 
     judge: str

@@ -16,9 +16,10 @@ from whisper2max.parity.case import Transcript, Window, describe, step_positions
 from whisper2max.parity.kept import FILE, Kept, read_kept, seeded_frames, value_key
 from whisper2max.parity.report import Findings, Input, Row, TokenRow, data_order
 from whisper2max.parity.rows import compare, within
-from whisper2max.parity.shipped import forced_logits, token_rows
+from whisper2max.parity.shipped import features_row, forced_logits, token_rows
 from whisper2max.parity.tapped import TappedGraphs
 from whisper2max.parity.taps import LOGITS, encoder_taps, prompt_taps
+from whisper2max.parity.tolerances import TOLERANCES
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
 from whisper2max.target import resolve
@@ -45,7 +46,8 @@ def replay(artifact: Artifact, engine: Engine, spec: GraphSpec, say: Callable[[s
     described: list[Input] = []
     for entry in kept.inputs:
         mel = kept.tensors[f"mel/{entry['name']}"]
-        window = Window(entry["name"], entry["seconds"], np.empty(0, np.float32), mel)
+        window = Window(entry["name"], entry["seconds"], kept.tensors[f"samples/{entry['name']}"], mel)
+        rows.append(features_row(window.name, engine.log_mel(window.samples), mel, TOLERANCES[artifact.dtype]))
         transcript = transcript_of(entry["prompt"], entry["greedy"], spec.dims)
         described.append(describe(window, transcript, tokenizer))
         tokens += _replay_shipped(engine, kept, window, transcript, tokenizer.special.eot, rows)

@@ -1,11 +1,27 @@
-"""What the graphs that ship make of a transcript: logits of given tokens, and tokens of their own."""
+"""What the graphs that ship make of a recording: features, logits of given tokens, and tokens of their own."""
 
 import numpy as np
 from max.driver import Buffer
 
 from whisper2max.parity.case import Transcript
-from whisper2max.parity.report import TokenRow
+from whisper2max.parity.report import Row, TokenRow
+from whisper2max.parity.rows import compare
+from whisper2max.parity.tolerances import Tolerances
 from whisper2max.runtime.engine import Engine
+
+
+def features_row(input: str, got: np.ndarray, reference: np.ndarray, tolerances: Tolerances) -> Row:
+    """Log-mel spectrograms [n_mels, frames] of the same samples; judged by the difference itself."""
+    return compare(
+        "log_mel",
+        build="shipped",
+        graph="features",
+        input=input,
+        got=got,
+        reference=reference,
+        limits={"max_abs": tolerances.log_mel_max_abs, "rel_rmse": None},
+        absolute=True,
+    )
 
 
 def forced_logits(engine: Engine, states: Buffer, transcript: Transcript) -> tuple[np.ndarray, np.ndarray]:
