@@ -68,6 +68,7 @@ def test_replay_judges_the_shipped_graphs(kept):
     report, inputs = replay_artifact(kept.path, say)
     assert report.passed and report.tokens
     assert [(row.graph, row.path) for row in report.rows] == [
+        ("features", "log_mel"),
         ("encoder", "encoder.ln_post"),
         ("prompt", "decoder.logits"),
         ("step", "decoder.logits"),

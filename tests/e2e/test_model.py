@@ -10,6 +10,7 @@ import pytest
 from whisper2max.errors import UsageError
 from whisper2max.runtime.audio import load_audio
 from whisper2max.runtime.decoding import DecodingOptions
+from whisper2max.runtime.features import log_mel
 from whisper2max.samples import SPEECH, TRANSCRIPT
 
 
@@ -42,9 +43,18 @@ def test_stages_have_the_shapes_of_the_contract(tiny_en):
     assert logits.shape == (1, 3, dims.n_vocab) and np.isfinite(logits).all()
 
 
+@pytest.mark.parametrize(("size", "padding"), [(480_000, 0), (12_345, 480_000), (1_000, 7), (159, 0), (0, 1_600)])
+def test_features_are_those_of_numpy(tiny_en, size, padding):
+    samples = np.random.default_rng(size).standard_normal(size, np.float32)
+    got = tiny_en.engine.log_mel(samples, padding)
+    np.testing.assert_allclose(got, log_mel(samples, 80, padding), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda model: model.engine.log_mel(np.zeros(1000)), "float64"),
+        (lambda model: model.engine.log_mel(np.zeros(1000, np.float32), -1), "-1 zeros"),
         (lambda model: model.log_mel(np.zeros(1000, np.float32)), "480000"),
         (lambda model: model.encode(np.zeros((1, 128, 3000), np.float32)), r"\[batch, 80, 3000\]"),
         (lambda model: model.encode(np.zeros((1, 80, 3000))), "float64"),
