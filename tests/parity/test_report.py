@@ -109,6 +109,22 @@ def test_wrong_weights_and_tokens_are_explained():
     assert "Tokens differ from torch's on a.wav (step): 3 of 5 equal, first at index 2." in said
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kind", "compared", "equal", "agrees"),
+    [
+        ("float32", "step", 60, 59, False),
+        ("int8", "step", 60, 54, True),
+        ("int8", "step", 60, 53, False),
+        ("int8", "step", 5, 4, True),
+        ("int8", "step", 5, 3, False),
+        ("int8", "free", 60, 1, True),
+    ],
+)
+def test_how_many_tokens_must_be_equal(dtype, kind, compared, equal, agrees):
+    tokens = TokenRow("a.wav", kind, compared, equal, equal if equal < compared else None)
+    assert replace(report(ROW), dtype=dtype).agrees(tokens) == agrees
+
+
 def test_parity_json_has_no_infinity():
     broken = row("encoder.conv1", max_abs=math.inf, rel_rmse=math.inf, cosine=math.nan, passed=False)
     text = json.dumps(report(broken).to_dict(), allow_nan=False)

@@ -35,8 +35,9 @@ class Tolerances:
             references are not the same network and prove nothing.
         against_max_abs: limit for two artifacts that are compared with each other, without torch.
         against_rel_rmse: the same.
-        token_agreement: share of the teacher-forced tokens that must be equal. Free-running tokens are judged only
-            where it is 1: after one that differs, those that follow answer another question.
+        token_agreement: share of the teacher-forced tokens that must be equal; where it is below 1, one may always
+            differ, because the share of a few tokens is none. Free-running tokens are judged only where it is 1:
+            after one that differs, those that follow answer another question.
     """
 
     log_mel_max_abs: float
@@ -63,9 +64,9 @@ TOLERANCES = {
     "float32": Tolerances(
         log_mel_max_abs=1e-5,
         max_abs=25,
-        rel_rmse=10,
+        rel_rmse=8,
         step_max_abs=40,
-        step_rel_rmse=60,
+        step_rel_rmse=30,
         floor=0.5,
         epsilon=EPSILONS["float32"],
         witness_rel_rmse=1e-3,
