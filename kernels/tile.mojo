@@ -10,6 +10,9 @@ one float32, two bfloat16 or four int8 along the contracted axis, so one loop se
        ..                                                     [    ..      |    ..     ]
        word k of row 11                                       [  y[11][0]  |  y[11][1] ]
 
+int8 words are multiplied by vpdpbusd where the CPU has it, by vpmaddwd from AVX2 on, otherwise byte by byte; bfloat16
+words by vdpbf16ps, otherwise as two float32.
+
 With AVX-512 the 12 x 2 sums, the two vectors of w and the splat fill 27 of 32 registers, and every load of w
 is used twelve times. A panel is read once from front to back, so few rows run at the speed of memory.
 
@@ -27,6 +30,7 @@ comptime PANEL = LANES * VECTORS
 comptime ROWS = 12 if CompilationTarget.has_avx512f() else 3
 
 comptime VNNI = CompilationTarget.has_avx512f() and CompilationTarget.has_vnni()
+comptime PAIRS = CompilationTarget.has_avx2()
 comptime BF16 = CompilationTarget._has_feature["avx512bf16"]()
 
 comptime ZERO_POINT = 128 if VNNI else 0
@@ -86,11 +90,31 @@ def dot[
             so_far = llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", Words](
                 so_far, bitcast[DType.uint8, 4 * LANES](x), bitcast[DType.int8, 4 * LANES](w)
             )
+        elif PAIRS:
+            # the even and the odd bytes of both as int16, whose products are added in pairs
+            comptime Halves = SIMD[DType.int16, 2 * LANES]
+            var x16, w16 = bitcast[DType.int16, 2 * LANES](x), bitcast[DType.int16, 2 * LANES](w)
+            so_far += add_pairs((x16 << Halves(8)) >> Halves(8), (w16 << Halves(8)) >> Halves(8))
+            so_far += add_pairs(x16 >> Halves(8), w16 >> Halves(8))
         else:
             comptime for byte in range(4):
                 comptime above = Int32(24 - 8 * byte)
                 so_far += ((x << Words(above)) >> Words(24)) * ((w << Words(above)) >> Words(24))
         return rebind[SIMD[total, LANES]](so_far)
+
+
+@always_inline
+def add_pairs(x: SIMD[DType.int16, 2 * LANES], w: SIMD[DType.int16, 2 * LANES]) -> Words:
+    """Sums of the products of two neighbouring int16: vpmaddwd, in one piece with AVX-512 and in two with AVX2."""
+    comptime if CompilationTarget.has_avx512f():
+        return llvm_intrinsic["llvm.x86.avx512.pmaddw.d.512", Words](x, w)
+    else:
+        comptime Half = SIMD[DType.int32, LANES // 2]
+        var low = llvm_intrinsic["llvm.x86.avx2.pmadd.wd", Half](x.slice[LANES](), w.slice[LANES]())
+        var high = llvm_intrinsic["llvm.x86.avx2.pmadd.wd", Half](
+            x.slice[LANES, offset=LANES](), w.slice[LANES, offset=LANES]()
+        )
+        return low.join(high)
 
 
 @always_inline

@@ -282,11 +282,9 @@ def _resolve_specials(ids: dict[str, int], n_vocab: int) -> SpecialTokens:
         raise TokenizerError(
             f"tokenizer.json lacks {', '.join(missing)}: it is not a Whisper tokenizer. {REMEDY}"
         )
-    languages = {}
-    for text, token in sorted(ids.items(), key=lambda item: item[1]):
-        if found["sot"] < token < found["translate"]:
-            code = text.strip("<|>")
-            languages[FORMER_CODES.get(code, code)] = token
+    spoken = sorted((token, text) for text, token in ids.items() if found["sot"] < token < found["translate"])
+    codes = {token: text.strip("<|>") for token, text in spoken}
+    languages = {FORMER_CODES.get(code, code): token for token, code in codes.items()}
     return SpecialTokens(
         **found,
         timestamp_begin=found["no_timestamps"] + 1,

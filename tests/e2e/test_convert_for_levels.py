@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from max.driver import Buffer
+from max.dtype import DType
 from max.engine import read
 
 import whisper2max
 from whisper2max.artifact import open_artifact
-from whisper2max.build import compile_tapped
+from whisper2max.build import compile_tapped, copy_kernels
 from whisper2max.errors import UsageError
 from whisper2max.parity import tapped
+from whisper2max.passes import panels
 from whisper2max.runtime.threads import shared_session
 from whisper2max.target import resolve
 
@@ -62,6 +65,28 @@ struct Answers:
         data.unsafe_offset(1).unsafe_store(Int32(avx512f))
         data.unsafe_offset(2).unsafe_store(Int32(vnni))
 """
+# int8 and bfloat16 products, whose instructions depend on the level most
+PRODUCTS = """
+from max.dtype import DType
+from max.graph import DeviceRef, Graph, TensorType, ops
+
+CPU = DeviceRef.CPU()
+
+
+def build(kernels, taps=()):
+    x, y = (TensorType(DType.float32, [1, "rows", n], CPU) for n in (64, 96))
+    weights = TensorType(DType.int8, [3, 16, 32, 4], CPU), TensorType(DType.bfloat16, [3, 32, 32, 2], CPU)
+    vectors = TensorType(DType.float32, [96], CPU), TensorType(DType.int32, [96], CPU)
+    with Graph("products", input_types=[x, *weights, *vectors], custom_extensions=[kernels]) as graph:
+        x, int8, bfloat16, vector, sums = (value.tensor for value in graph.inputs)
+        calls = [[x, weight, vector, sums, vector] for weight in (int8, bfloat16)]
+        how = {"device": CPU, "out_types": [y], "parameters": {"activation": "none"}}
+        graph.output(*(ops.custom("whisper2max.linear", values=values, **how)[0].tensor for values in calls))
+    return graph
+
+
+BUILDERS = {"products": build}
+"""
 ANSWERS = {"x86-64-v2": [0, 0, 0], "x86-64-v3": [1, 0, 0], "x86-64-v4": [1, 1, 0]}
 
 
@@ -96,6 +121,29 @@ def test_kernels_are_generated_for_the_level(level, tmp_path):
     mef = compile_tapped(tmp_path, {"answers": ()}, target, print)["answers"]
     (answers,) = shared_session().init(read(mef)).execute(Buffer.from_numpy(np.full(3, 9, np.int32)))
     assert answers.to_numpy().tolist() == ANSWERS[level]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_products_are_the_same_at_every_level(level, tmp_path):
+    copy_kernels(tmp_path / "kernels")
+    (tmp_path / "model.py").write_text(PRODUCTS)
+    random = np.random.default_rng(0)
+    steps = random.integers(-127, 128, (96, 64), np.int8)
+    bits = (random.standard_normal((3, 32, 32, 2), np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    inputs = [
+        Buffer.from_numpy(random.standard_normal((1, 13, 64), np.float32)),
+        Buffer.from_numpy(panels(torch.from_numpy(steps), "w").numpy()),
+        Buffer.from_numpy(bits).view(DType.bfloat16, bits.shape),
+        Buffer.from_numpy(random.uniform(0.5, 1, 96).astype(np.float32)),
+        Buffer.from_numpy(steps.sum(1, dtype=np.int32)),
+    ]
+
+    def products(target):
+        mef = compile_tapped(tmp_path, {"products": ()}, target, print)["products"]
+        return [each.to_numpy() for each in shared_session().init(read(mef)).execute(*inputs)]
+
+    for got, native in zip(products(runnable(level)), products(resolve("native")), strict=True):
+        np.testing.assert_allclose(got, native, rtol=0, atol=1e-5 * np.abs(native).max())
 
 
 @pytest.mark.parametrize("level", LEVELS)
