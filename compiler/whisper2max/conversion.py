@@ -17,6 +17,7 @@ from whisper2max.checkpoints import Checkpoint, from_module, open_checkpoint, op
 from whisper2max.emit import emit
 from whisper2max.errors import ParityError, UsageError
 from whisper2max.ir import GraphSpec
+from whisper2max.memory import return_large_blocks
 from whisper2max.parity.files import write_report
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.taps import graph_taps
@@ -71,6 +72,7 @@ def convert(
     if dtype not in passes.PASSES:
         raise UsageError(f"dtype {dtype!r} is not offered; choose one of {', '.join(passes.PASSES)}")
     resolved = resolve_to_prove(target)
+    return_large_blocks()
     name = _name(size, checkpoint, module, random_init)
     unusual = [word for word, usual in ((dtype, "float32"), (target, NATIVE)) if word != usual]
     output = Path(output or Path("artifacts") / "-".join([name, *unusual]))

@@ -9,6 +9,7 @@ from whisper2max.artifact import open_artifact, write_manifest
 from whisper2max.checkpoints import from_module, open_checkpoint
 from whisper2max.conversion import reopen, silent, versions
 from whisper2max.errors import UsageError
+from whisper2max.memory import return_large_blocks
 from whisper2max.parity.files import write_report
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.report import ParityReport
@@ -52,6 +53,7 @@ def verify(
     if checkpoint is not None and module is not None:
         raise UsageError("give a checkpoint or a module, not both")
     opened = open_artifact(artifact, warn_unverified=False)
+    return_large_blocks()
     inputs = load_inputs(audio)
     if module is not None:
         source = from_module(module, tokenizer)

@@ -1,0 +1,34 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Blocks of 8 MiB between small ones that stay, in a process whose allocator has freed such a block before.
+PROGRAM = """
+import numpy as np
+from whisper2max.memory import return_large_blocks
+
+def resident():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) // 1024
+
+{call}
+np.ones(1 << 20)
+before, blocks, kept = resident(), [], []
+for _ in range(64):
+    blocks.append(np.ones(1 << 20))
+    kept.append(np.ones(1 << 10))
+del blocks
+print(resident() - before)
+"""
+
+
+def left_over(call: str) -> int:
+    command = [sys.executable, "-c", PROGRAM.format(call=call)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this threshold")
+def test_freed_blocks_leave_the_process():
+    assert left_over("return_large_blocks()") < 64
+    assert left_over("") > 256, "glibc no longer keeps them by itself: the call is needless"
