@@ -11,12 +11,9 @@ Only a unit that was begun is waited for.
 """
 
 from std.atomic import Atomic
-from std.ffi import external_call
 
 comptime CACHE_LINE = 8
 """Counters of 8 bytes that share a line of the cache."""
-
-comptime SPINS_BEFORE_YIELD = 4096
 
 
 struct Phases(Movable):
@@ -48,8 +45,6 @@ struct Phases(Movable):
                 break
             work(unit)
             _ = Atomic[Int64].fetch_add(done, Int64(1))
-        var spins = 0
+        # on a busy machine to yield would give the CPU to others for a whole time slice, at every phase
         while Int(Atomic[Int64].load(done)) < units:
-            spins += 1
-            if spins >= SPINS_BEFORE_YIELD:  # whoever has the last unit may need this CPU
-                _ = external_call["sched_yield", Int32]()
+            pass

@@ -20,8 +20,8 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from max.runtime.asyncrt import parallelism_level
 
-from .attention import PackedAudio, attend_rows, packed_audio
-from .cached_attention import Cache, attend_to_cache, cache_of
+from .attention import attend_rows, packed_audio
+from .cached_attention import attend_to_cache, cache_of
 from .layer_norm import normalise_row
 from .phases import Phases
 from .product import (
@@ -29,7 +29,6 @@ from .product import (
     Matrix,
     NONE,
     Numbers,
-    Rows,
     activation_named,
     adding,
     contiguous,
@@ -47,7 +46,7 @@ comptime UNITS_PER_THREAD = 4
 """Units of a phase: few enough to be read front to back, enough to make up for a thread that is late."""
 
 comptime BYTES_WORTH_A_THREAD = 1 << 17
-"""A thread that has just worked is woken in 6 us, in which another reads about as much."""
+"""Kernels of a step follow each other closely: threads are still awake, and cost less than `tasks` reckons."""
 
 
 @fieldwise_init

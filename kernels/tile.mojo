@@ -17,7 +17,7 @@ With AVX-512 the 12 x 2 sums, the two vectors of w and the splat fill 27 of 32 r
 is used twelve times. A panel is read once from front to back, so few rows run at the speed of memory.
 
 Rounding errors of a sum grow with the number of its terms. In float32 no more than `CHAIN` words are added in one go,
-and the sums of such chains are added then: the error is that of PyTorch, for 3 % of the time.
+and the sums of such chains are added then: the error is that of PyTorch.
 """
 
 from std.memory import bitcast
