@@ -25,11 +25,11 @@ class Model:
         generation: its generation settings, the content of generation.json.
     """
 
-    def __init__(self, artifact: Artifact, tokenizer: Tokenizer, cpu_threads: int = 0):
-        from whisper2max.runtime.engine import Engine  # which imports MAX; `load` does so while it opens the artifact
+    def __init__(self, artifact: Artifact, cpu_threads: int = 0):
+        from whisper2max.runtime.engine import Engine  # which imports MAX; `load` does so while it hashes
 
         self.artifact = artifact
-        self.tokenizer = tokenizer
+        self.tokenizer = Tokenizer.from_json(artifact.tokenizer_json(), artifact.dims.n_vocab)
         self.generation = artifact.generation()
         self.engine = Engine(artifact.path, artifact.dims, cpu_threads)
 
@@ -93,13 +93,8 @@ def load(artifact: str | Path, cpu_threads: int = 0) -> Model:
         ArtifactError: damaged, of another format or MAX version, or compiled for another CPU.
     """
     with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(_open, artifact)
-        # importing MAX takes as long as hashing the weights and reading the tokenizer, so both happen at once
+        opening = pool.submit(open_artifact, artifact)
+        # importing MAX takes as long as hashing the weights, so both happen at once
         import whisper2max.runtime.engine  # noqa: F401
 
-        return Model(*opening.result(), cpu_threads)
-
-
-def _open(path: str | Path) -> tuple[Artifact, Tokenizer]:
-    artifact = open_artifact(path)
-    return artifact, Tokenizer.from_json(artifact.tokenizer_json(), artifact.dims.n_vocab)
+        return Model(opening.result(), cpu_threads)
