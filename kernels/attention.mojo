@@ -31,7 +31,7 @@ from std.memory import bitcast
 
 from .pack import rounded
 from .product import Numbers, PackedWords, untracked
-from .tile import Floats, LANES, PANEL, ROWS, VECTORS, group, multiply, multiply_widened, tile_rows
+from .tile import Floats, LANES, PANEL, ROWS, VECTORS, group, multiply, multiply_widened, spread, spread_out, tile_rows
 
 
 comptime ROWS_PER_TASK = 16 * ROWS
@@ -116,18 +116,23 @@ def packed_audio[
 @always_inline
 def times_panel[
     format: DType, rows: Int, word_step: Int, row_step: Int
-](x: Pointer[Int32, _], panel: Pointer[Int32, _], words: Int) -> Array[Floats, rows * VECTORS]:
+](
+    sums: Pointer[mut=True, Float32, _],
+    sum_step: Int,
+    x: Pointer[Int32, _],
+    panel: Pointer[Int32, _],
+    words: Int,
+):
     """Rows of x, in words of the operand format, times one panel of keys or values, scales included."""
-    var sums = Array[Floats, rows * VECTORS](fill=0)
     comptime if format == DType.int8:
-        multiply_widened[rows, word_step, row_step](sums, x.unsafe_bitcast[Float32](), panel, words)
+        multiply_widened[rows, word_step, row_step](sums, sum_step, x.unsafe_bitcast[Float32](), panel, words)
         comptime for v in range(VECTORS):
             var scales = panel.unsafe_offset(words * PANEL + v * LANES).unsafe_load[width=LANES]()
-            comptime for r in range(rows):
-                sums[r * VECTORS + v] *= bitcast[DType.float32, LANES](scales)
+            for r in range(rows):
+                var place = sums.unsafe_offset(r * sum_step + v * LANES)
+                place.unsafe_store(place.unsafe_load[width=LANES]() * bitcast[DType.float32, LANES](scales))
     else:
-        multiply[format, rows, word_step, row_step](sums, x, panel, words)
-    return sums^
+        multiply[format, rows, word_step, row_step](sums, sum_step, x, panel, words)
 
 
 @no_inline
@@ -159,28 +164,32 @@ def attend_tile[
     """
     comptime Heard = PackedAudio[format, head_dim, frames]
     comptime own = operand[format]()
+    comptime parts = spread[own]()
     comptime words = head_dim // group[own]()
     comptime padded = Heard.key_panels * PANEL
     comptime score_stride = padded + LANES
-    comptime weight_stride = padded // group[own]() + LANES
+    comptime weight_stride = padded // group[own]() * parts + LANES
     comptime scale = Float32(LOG2_E * Float64(head_dim) ** -0.5)
     comptime terms = 8 if format == DType.float32 else 5
 
     for r in range(rows):
         for k in range(words):
-            var word = Int32(0)
+            var word = SIMD[DType.int32, parts](0)
             if r < used_rows:
                 var place = r * stride + k * group[own]()
-                word = rounded[own, 1](query.unsafe_offset(place).unsafe_load[width=group[own]()]() * scale)
-            packed.unsafe_offset(k * rows + r).unsafe_store(word)
+                var scaled = query.unsafe_offset(place).unsafe_load[width=group[own]()]() * scale
+                word = spread_out[own, 1](rounded[own, 1](scaled))
+            comptime for i in range(parts):
+                packed.unsafe_offset((k * parts + i) * rows + r).unsafe_store(word[i])
 
     for panel in range(Heard.key_panels):
-        var sums = times_panel[format, rows, rows, 1](
-            packed, keys.unsafe_offset(panel * Heard.key_panel), Heard.key_words
+        times_panel[format, rows, rows, 1](
+            scores.unsafe_offset(panel * PANEL),
+            score_stride,
+            packed,
+            keys.unsafe_offset(panel * Heard.key_panel),
+            Heard.key_words,
         )
-        comptime for r in range(rows):
-            comptime for v in range(VECTORS):
-                scores.unsafe_offset(r * score_stride + panel * PANEL + v * LANES).unsafe_store(sums[r * VECTORS + v])
 
     var totals = Array[Float32, rows](fill=1)
     for r in range(used_rows):
@@ -197,20 +206,21 @@ def attend_tile[
                 var w = power_of_two[terms](row.unsafe_offset(i + v * LANES).unsafe_load[width=LANES]() - top)
                 total += w
                 comptime share = LANES // group[own]()
-                var place = r * weight_stride + (i + v * LANES) // group[own]()
-                weights.unsafe_offset(place).unsafe_store(rounded[own, share](w))
+                var place = r * weight_stride + (i + v * LANES) // group[own]() * parts
+                weights.unsafe_offset(place).unsafe_store(spread_out[own, share](rounded[own, share](w)))
         totals[r] = total.reduce_add()
 
     comptime for panel in range(Heard.value_panels):
-        var sums = times_panel[format, rows, 1, weight_stride](
-            weights, values.unsafe_offset(panel * Heard.value_panel), Heard.value_words
+        # the scores have served
+        times_panel[format, rows, 1, weight_stride](
+            scores, PANEL, weights, values.unsafe_offset(panel * Heard.value_panel), Heard.value_words
         )
-        comptime for r in range(rows):
-            if r < used_rows:
-                comptime for v in range(VECTORS):
-                    comptime column = panel * PANEL + v * LANES
-                    comptime if column < head_dim:
-                        output.unsafe_offset(r * stride + column).unsafe_store(sums[r * VECTORS + v] / totals[r])
+        for r in range(used_rows):
+            comptime for v in range(VECTORS):
+                comptime column = panel * PANEL + v * LANES
+                comptime if column < head_dim:
+                    var sums = scores.unsafe_offset(r * PANEL + v * LANES).unsafe_load[width=LANES]()
+                    output.unsafe_offset(r * stride + column).unsafe_store(sums / totals[r])
 
 
 def attend_rows[

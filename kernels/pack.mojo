@@ -10,7 +10,7 @@ over 127, so a token or frame that is loud takes no precision from its neighbour
 
 from std.memory import bitcast
 
-from .tile import LANES, Words, ZERO_POINT, group
+from .tile import BF16, LANES, ZERO_POINT, group, spread, spread_out, to_bfloat16
 
 
 @always_inline
@@ -18,8 +18,11 @@ def rounded[format: DType, words: Int](values: SIMD[DType.float32, _]) -> SIMD[D
     """Values of float32 or bfloat16 as `words` words."""
     comptime if format == DType.float32:
         return bitcast[DType.int32, words](values)
-    else:
+    elif BF16:
         return bitcast[DType.int32, words](values.cast[DType.bfloat16]())
+    else:
+        var even, odd = to_bfloat16[2 * words](rebind[SIMD[DType.float32, 2 * words]](values)).deinterleave()
+        return rebind[SIMD[DType.int32, words]](((even >> 16) | odd).cast[DType.int32]())
 
 
 @always_inline
@@ -55,7 +58,7 @@ def largest_magnitude(x: Pointer[Float32, _], count: Int) -> Float32:
 def pack_row[
     format: DType
 ](packed: Pointer[mut=True, Int32, _], x: Pointer[Float32, _], words: Int, step: Int) -> Float32:
-    """Write the `words` words of one row of x, `step` apart.
+    """Write one row of x for `words` words of a weight, its own words `step` apart.
 
     Returns:
         What a product with the packed row is to be multiplied by: the row's scale, 1 where none is needed.
@@ -66,16 +69,19 @@ def pack_row[
         var largest = largest_magnitude(x, words * group[format]())
         scale = largest / 127
         inverse = 127 / largest if largest > 0 else Float32(0)
+    comptime parts = spread[format]()
     var k = 0
     while k + LANES <= words:
-        var next = as_words[format, LANES, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse)
+        var next = spread_out[format, LANES](as_words[format, LANES, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse))
         if step == 1:
-            packed.unsafe_offset(k).unsafe_store(next)
+            packed.unsafe_offset(k * parts).unsafe_store(next)
         else:
-            comptime for lane in range(LANES):
-                packed.unsafe_offset((k + lane) * step).unsafe_store(next[lane])
+            comptime for i in range(LANES * parts):
+                packed.unsafe_offset((k * parts + i) * step).unsafe_store(next[i])
         k += LANES
     while k < words:
-        packed.unsafe_offset(k * step).unsafe_store(as_words[format, 1, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse))
+        var next = spread_out[format, 1](as_words[format, 1, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse))
+        comptime for i in range(parts):
+            packed.unsafe_offset((k * parts + i) * step).unsafe_store(next[i])
         k += 1
     return scale

@@ -16,7 +16,7 @@ from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
 from .attention import scale_rows
-from .tile import Floats, LANES, PANEL, VECTORS, Words, group
+from .tile import Floats, LANES, PANEL, VECTORS, Words, group, to_bfloat16
 
 
 @no_inline
@@ -68,7 +68,7 @@ def part_of_word[format: DType](x: Floats, inverse: Floats) -> Words:
     comptime if format == DType.float32:
         return bitcast[DType.int32, LANES](x)
     elif format == DType.bfloat16:
-        return bitcast[DType.uint16, LANES](x.cast[DType.bfloat16]()).cast[DType.int32]()
+        return (to_bfloat16[LANES](x) >> 16).cast[DType.int32]()
     else:
         return (x * inverse).__round__().cast[DType.int32]() & Words(255)
 

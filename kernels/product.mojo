@@ -1,9 +1,9 @@
-"""The product y = x @ w.T + bias on every core, with GELU or a residual added while a tile is still in registers.
+"""The product y = x @ w.T + bias on every core, with GELU or a residual added while the sums are in the first-level cache.
 
 The weight is stored in panels of 32 columns (`tile`), packed at conversion. Two ways to share the work:
 
     many rows: a task owns a block of rows, packs it once and takes it through every panel;
-               the panel stays in the first-level cache while the tiles of the block pass
+               a chain of a panel's words stays in the first-level cache while the tiles of the block pass
 
                     panel 0   panel 1   ..                 few rows: all rows are packed once, and a task
         block 0   [ tile      tile      .. ]  task 0                owns a range of panels, which it reads
@@ -21,7 +21,20 @@ from max.algorithm import sync_parallelize
 
 from .pack import pack_row
 from .tasks import tasks_worth
-from .tile import Floats, LANES, PANEL, ROWS, VECTORS, ZERO_POINT, group, multiply, sum_type, tile_rows
+from .tile import (
+    CHAIN,
+    Floats,
+    LANES,
+    PANEL,
+    ROWS,
+    VECTORS,
+    ZERO_POINT,
+    group,
+    multiply_chain,
+    spread,
+    sum_type,
+    tile_rows,
+)
 
 
 comptime Numbers = Pointer[Float32, ImmUntrackedOrigin]
@@ -171,70 +184,64 @@ def adding(residual: Pointer[Float32, _]) -> Finish:
 
 # not inlined, so that each number of rows is compiled once for all the products of a graph
 @no_inline
-def finish_tile[
-    format: DType, rows: Int
+def sum_tile[
+    format: DType, rows: Int, total: DType
+](sums: Pointer[mut=True, Scalar[total], _], packed: Pointer[Int32, _], panel: PackedWords, first: Int, end: Int):
+    """Add words `first` to `end` of a tile of packed rows and a panel to the sums of the tile."""
+    multiply_chain[format, rows, rows, 1](sums, PANEL, packed, panel, first, end)
+
+
+@no_inline
+def finish_sums[
+    format: DType, total: DType
 ](
     output: Pointer[mut=True, Float32, _],
-    packed: Pointer[Int32, _],
+    sums: Pointer[Scalar[total], _],
     row_scales: Pointer[Float32, _],
     weight: Matrix[format],
     finish: Finish,
-    first_row: Int,
-    used_rows: Int,
+    first: Int,
+    count: Int,
     panel: Int,
 ):
-    """One tile from packed rows to its place in `output`.
+    """Sums of one panel to their place in `output`.
 
     Args:
         output: Contiguous rows of `weight.columns` floats.
-        packed: Words of `rows` rows, interleaved.
+        sums: Rows of 32, one after the other.
         row_scales: Of every row, for int8.
-        weight: To multiply with.
-        finish: Before the tile is stored.
-        first_row: Row of the output that the tile begins at.
-        used_rows: The rest of `rows` is padding.
+        weight: That was multiplied with.
+        finish: Before a value is stored.
+        first: Row of the output that the sums begin at.
+        count: Rows.
         panel: Of the weight.
     """
-    comptime total = sum_type[format]()
-    var sums = Array[SIMD[total, LANES], rows * VECTORS](fill=0)
-    multiply[format, rows, rows, 1](
-        sums, packed, weight.panels.unsafe_offset(panel * weight.words * PANEL), weight.words
-    )
     comptime for v in range(VECTORS):
         var column = panel * PANEL + v * LANES
-        var count = weight.columns - column
-        if count <= 0:
+        var columns = weight.columns - column
+        if columns <= 0:
             return
-        var offset = load(weight.bias.unsafe_offset(column), count)
+        var offset = load(weight.bias.unsafe_offset(column), columns)
         var column_scales = Floats(1)
         var shift = SIMD[DType.int32, LANES](0)
         comptime if format == DType.int8:
-            column_scales = load(weight.scales.unsafe_offset(column), count)
+            column_scales = load(weight.scales.unsafe_offset(column), columns)
             comptime if ZERO_POINT != 0:
-                shift = load(weight.column_sums.unsafe_offset(column), count) * Int32(ZERO_POINT)
-        var ys = Array[Floats, rows](fill=0)
-        comptime for r in range(rows):
+                shift = load(weight.column_sums.unsafe_offset(column), columns) * Int32(ZERO_POINT)
+        for r in range(count):
+            var total_sums = sums.unsafe_offset(r * PANEL + v * LANES).unsafe_load[width=LANES]()
+            var y = offset
             comptime if format == DType.int8:
-                var exact = rebind[SIMD[DType.int32, LANES]](sums[r * VECTORS + v]) - shift
+                var exact = rebind[SIMD[DType.int32, LANES]](total_sums) - shift
                 var scale = column_scales * row_scales.unsafe_offset(r).unsafe_load()
-                ys[r] = exact.cast[DType.float32]().fma(scale, offset)
+                y = exact.cast[DType.float32]().fma(scale, offset)
             else:
-                ys[r] = rebind[Floats](sums[r * VECTORS + v]) + offset
-        if finish.activation != NONE:
-            comptime for r in range(rows):
-                ys[r] = activated(ys[r], finish.activation)
-        var place = first_row * weight.columns + column
-        if used_rows == rows and count >= LANES:
+                y += rebind[Floats](total_sums)
+            y = activated(y, finish.activation)
+            var place = (first + r) * weight.columns + column
             if finish.add:
-                comptime for r in range(rows):
-                    ys[r] += finish.residual.unsafe_offset(place + r * weight.columns).unsafe_load[width=LANES]()
-            comptime for r in range(rows):
-                output.unsafe_offset(place + r * weight.columns).unsafe_store(ys[r])
-        else:
-            for r in range(used_rows):
-                if finish.add:
-                    ys[r] += load(finish.residual.unsafe_offset(place + r * weight.columns), count)
-                store(output.unsafe_offset(place + r * weight.columns), ys[r], count)
+                y += load(finish.residual.unsafe_offset(place), columns)
+            store(output.unsafe_offset(place), y, columns)
 
 
 def room_for(rows: Int) -> Int:
@@ -256,12 +263,12 @@ def pack_tiles[
     for start in range(0, count, ROWS):
         var used = min(ROWS, count - start)
         var step = tile_rows(used)
-        var tile = packed.unsafe_offset(start * words)
+        var tile = packed.unsafe_offset(start * words * spread[format]())
         for r in range(used):
             var scale = pack_row[format](tile.unsafe_offset(r), x.row(first + start + r), words, step)
             row_scales.unsafe_offset(start + r).unsafe_store(scale)
         for r in range(used, step):
-            for k in range(words):
+            for k in range(words * spread[format]()):
                 tile.unsafe_offset(k * step + r).unsafe_store(0)
 
 
@@ -278,22 +285,24 @@ def finish_panel[
     panel: Int,
 ):
     """One panel times the tiles that `pack_tiles` made of rows `first` to `first + count`."""
-    for start in range(0, count, ROWS):
-        var used = min(ROWS, count - start)
-        var tile = tile_rows(used)
-        comptime for rows_of_tile in [1, 2, 4, 8, ROWS]:
-            comptime if rows_of_tile <= ROWS:
-                if tile == rows_of_tile:
-                    finish_tile[format, rows_of_tile](
-                        output,
-                        packed.unsafe_offset(start * weight.words),
-                        row_scales.unsafe_offset(start),
-                        weight,
-                        finish,
-                        first + start,
-                        used,
-                        panel,
-                    )
+    comptime total = sum_type[format]()
+    var sums = List[Scalar[total]](unsafe_uninit_length=room_for(count) * PANEL)
+    var words_of_panel = weight.panels.unsafe_offset(panel * weight.words * PANEL)
+    for chain in range(0, weight.words, CHAIN):
+        var end = min(chain + CHAIN, weight.words)
+        for start in range(0, count, ROWS):
+            var tile = tile_rows(count - start)
+            comptime for rows in [1, 2, 4, 8, ROWS]:
+                comptime if rows <= ROWS:
+                    if tile == rows:
+                        sum_tile[format, rows](
+                            sums.unsafe_ptr().unsafe_offset(start * PANEL),
+                            packed.unsafe_offset(start * weight.words * spread[format]()),
+                            words_of_panel,
+                            chain,
+                            end,
+                        )
+    finish_sums[format](output, sums.unsafe_ptr(), row_scales, weight, finish, first, count, panel)
 
 
 @no_inline
@@ -301,7 +310,7 @@ def product[format: DType](output: Pointer[mut=True, Float32, _], x: Rows, weigh
     """Compute output[x.count, weight.columns] = x @ weight.T + bias, finished; output is contiguous."""
     var panels, words = weight.panel_count(), weight.words
     if x.count <= FEW_ROWS:
-        var packed = List[Int32](unsafe_uninit_length=room_for(x.count) * words)
+        var packed = List[Int32](unsafe_uninit_length=room_for(x.count) * words * spread[format]())
         var row_scales = List[Float32](unsafe_uninit_length=room_for(x.count))
         var packed_data, scale_data = packed.unsafe_ptr(), row_scales.unsafe_ptr()
         pack_tiles[format](packed_data, scale_data, x, 0, x.count, words)
@@ -321,7 +330,7 @@ def product[format: DType](output: Pointer[mut=True, Float32, _], x: Rows, weigh
         def row_block(task: Int) {imm}:
             var first = task * block
             var count = min(block, x.count - first)
-            var packed = List[Int32](unsafe_uninit_length=block * words)
+            var packed = List[Int32](unsafe_uninit_length=block * words * spread[format]())
             var row_scales = List[Float32](unsafe_uninit_length=block)
             pack_tiles[format](packed.unsafe_ptr(), row_scales.unsafe_ptr(), x, first, count, words)
             for panel in range(panels):

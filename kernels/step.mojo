@@ -40,7 +40,7 @@ from .product import (
     untracked,
 )
 
-from .tile import group
+from .tile import group, spread
 
 comptime UNITS_PER_THREAD = 4
 """Units of a phase: few enough to be read front to back, enough to make up for a thread that is late."""
@@ -77,7 +77,7 @@ struct Packed[format: DType](Movable):
 
     def __init__(out self, rows: Int, words: Int):
         """Room for `rows` rows of at most `words` words."""
-        self.words = List[Int32](unsafe_uninit_length=room_for(rows) * words)
+        self.words = List[Int32](unsafe_uninit_length=room_for(rows) * words * spread[Self.format]())
         self.scales = List[Float32](unsafe_uninit_length=room_for(rows))
         self.rows = rows
 

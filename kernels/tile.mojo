@@ -1,51 +1,67 @@
 """The register tile that every matrix product of the network is made of.
 
-A product y = x @ w.T is cut into tiles of `rows` rows and 32 columns. Both operands are read as words of four bytes,
-one float32, two bfloat16 or four int8 along the contracted axis, so one loop serves all three formats:
+A product y = x @ w.T is cut into tiles of `ROWS` rows and 32 columns, a panel of w. Both operands are read as words of
+four bytes, one float32, two bfloat16 or four int8 along the contracted axis, so one loop serves all three formats. It
+takes as many columns at a time as two registers hold, all 32 with AVX-512, 16 with AVX2:
 
-                     panel of w: [words][32 columns]           16 lanes     16 lanes
+                     panel of w: [words][32 columns]           register     register
                                                      word k   [c0 c1 .. c15|c16 .. c31]
-    x: word k of row 0      splat to 16 lanes   ->            [  y[0][0]   |  y[0][1]  ]
-       word k of row 1      splat to 16 lanes   ->            [  y[1][0]   |  y[1][1]  ]
+    x: word k of row 0      splat to a register ->            [  y[0][0]   |  y[0][1]  ]
+       word k of row 1      splat to a register ->            [  y[1][0]   |  y[1][1]  ]
        ..                                                     [    ..      |    ..     ]
        word k of row 11                                       [  y[11][0]  |  y[11][1] ]
 
-int8 words are multiplied by vpdpbusd where the CPU has it, by vpmaddwd from AVX2 on, otherwise byte by byte; bfloat16
-words by vdpbf16ps, otherwise as two float32.
+The 12 x 2 sums, two registers of w and the splat fill 27 of the 32 registers of AVX-512 and of NEON; 6 x 2 sums leave
+one of the 16 that older CPUs have. Every load of w is used for all rows.
 
-With AVX-512 the 12 x 2 sums, the two vectors of w and the splat fill 27 of 32 registers, and every load of w
-is used twelve times. A panel is read once from front to back, so few rows run at the speed of memory.
+int8 words are multiplied by vpdpbusd or sdot where the CPU has them and by pmaddwd on other x86, bfloat16 words by
+vdpbf16ps. A CPU that has no such instruction multiplies int16 or float32 instead: then x is packed so at once, `spread`
+words for one of w, and only w is widened in the loop.
 
-Rounding errors of a sum grow with the number of its terms. In float32 no more than `CHAIN` words are added in one go,
-and the sums of such chains are added then: the error is that of PyTorch.
+The words are taken in chains of `CHAIN`, whose sums are added then. Rounding errors of a sum grow with the number of
+its terms; with chains the error is that of PyTorch. And 16 KB of a panel stay in the first-level cache while the tiles
+of many rows pass.
 """
 
 from std.memory import bitcast
 from std.sys import CompilationTarget, size_of
-from std.sys.intrinsics import llvm_intrinsic
+from std.sys.intrinsics import PrefetchOptions, llvm_intrinsic, prefetch
 
 comptime LANES = 16
 comptime VECTORS = 2
 comptime PANEL = LANES * VECTORS
-comptime ROWS = 12 if CompilationTarget.has_avx512f() else 3
+
+comptime WIDTH = 16 if CompilationTarget.has_avx512f() else 8 if CompilationTarget.has_avx2() else 4
+"""Words in a register."""
+
+comptime ROWS = 12 if CompilationTarget.has_avx512f() or CompilationTarget.has_neon() else 6
 
 comptime VNNI = CompilationTarget.has_avx512f() and CompilationTarget.has_vnni()
-comptime PAIRS = CompilationTarget.has_avx2()
+comptime SDOT = CompilationTarget.has_neon() and CompilationTarget._has_feature["dotprod"]()
+comptime PAIRS = CompilationTarget.is_x86() and not VNNI
 comptime BF16 = CompilationTarget._has_feature["avx512bf16"]()
+comptime FMA = CompilationTarget.has_fma() or CompilationTarget.has_neon()
 
 comptime ZERO_POINT = 128 if VNNI else 0
 """Added to int8 activations where the instruction wants them unsigned."""
 
 comptime CHAIN = 128
-"""Products of float32 that are added one after the other."""
+"""Words whose products are added one after the other."""
 
 comptime Words = SIMD[DType.int32, LANES]
 comptime Floats = SIMD[DType.float32, LANES]
+comptime Register = SIMD[DType.int32, WIDTH]
 
 
 def group[format: DType]() -> Int:
     """Values of a format in one word."""
     return 4 // size_of[format]()
+
+
+def spread[format: DType]() -> Int:
+    """Words that hold the values of x for one word of w: 2 where x is widened when it is packed."""
+    comptime narrow = (format == DType.bfloat16 and not BF16) or (format == DType.int8 and not (VNNI or SDOT))
+    return 2 if narrow else 1
 
 
 def sum_type[format: DType]() -> DType:
@@ -63,141 +79,212 @@ def tile_rows(left: Int) -> Int:
     return min(rows, ROWS)
 
 
+comptime READ = PrefetchOptions().for_read().high_locality().to_data_cache()
+
+
+def registers_per_row(rows: Int) -> Int:
+    """Registers of columns that are summed at a time: all of a panel for one or two rows, otherwise two."""
+    return min(PANEL // WIDTH, 4) if rows <= 2 else 2
+
+
+@always_inline
+def multiply_add[
+    width: Int
+](x: SIMD[DType.float32, width], y: SIMD[DType.float32, width], sums: SIMD[DType.float32, width]) -> SIMD[
+    DType.float32, width
+]:
+    """Return x * y + sums, rounded once if the CPU can; otherwise `fma` would be a call for every lane."""
+    comptime if FMA:
+        return x.fma(y, sums)
+    else:
+        return x * y + sums
+
+
+@always_inline
+def to_bfloat16[width: Int](x: SIMD[DType.float32, width]) -> SIMD[DType.uint32, width]:
+    """The bits of x rounded to the nearest bfloat16, in the upper halves; a `cast` would be a call for every lane."""
+    comptime Bits = SIMD[DType.uint32, width]
+    var bits = bitcast[DType.uint32, width](x)
+    return (bits + Bits(0x7FFF) + ((bits >> Bits(16)) & Bits(1))) & Bits(0xFFFF0000)
+
+
+@always_inline
+def widened[format: DType, part: Int, width: Int](words: SIMD[DType.int32, width]) -> SIMD[DType.int32, width]:
+    """Half of the values of words in twice the bits: the even ones for part 0, the odd ones for part 1."""
+    comptime if format == DType.bfloat16:
+        comptime if part == 0:
+            return words << SIMD[DType.int32, width](16)
+        else:
+            return words & SIMD[DType.int32, width](-65536)
+    else:
+        comptime Halves = SIMD[DType.int16, 2 * width]
+        var halves = bitcast[DType.int16, 2 * width](words)
+        comptime if part == 0:
+            halves = halves << Halves(8)
+        return bitcast[DType.int32, width](halves >> Halves(8))
+
+
+@always_inline
+def spread_out[
+    format: DType, width: Int
+](words: SIMD[DType.int32, width]) -> SIMD[DType.int32, width * spread[format]()]:
+    """Words in the form in which x is multiplied."""
+    comptime Result = SIMD[DType.int32, width * spread[format]()]
+    comptime if spread[format]() == 1:
+        return rebind[Result](words)
+    else:
+        return rebind[Result](widened[format, 0](words).interleave(widened[format, 1](words)))
+
+
 @always_inline
 def dot[
     format: DType, total: DType
-](sums: SIMD[total, LANES], x: Words, w: Words) -> SIMD[total, LANES]:
-    """Add to each lane of `sums` the product of a word of x and a word of w."""
-    comptime if format == DType.float32:
-        var product = bitcast[DType.float32, LANES](x).fma(
-            bitcast[DType.float32, LANES](w), rebind[Floats](sums)
-        )
-        return rebind[SIMD[total, LANES]](product)
+](sums: SIMD[total, WIDTH], x: Register, w: Register) -> SIMD[total, WIDTH]:
+    """Add to each lane of `sums` the product of a word of x and a word of w; w is widened if x is."""
+    comptime Sums = SIMD[total, WIDTH]
+    comptime Result = SIMD[DType.float32, WIDTH]
+    comptime if format == DType.float32 or (format == DType.bfloat16 and not BF16):
+        return rebind[Sums](multiply_add(bitcast[DType.float32, WIDTH](x), bitcast[DType.float32, WIDTH](w), rebind[Result](sums)))
     elif format == DType.bfloat16:
-        var so_far = rebind[Floats](sums)
-        comptime if BF16:
-            so_far = llvm_intrinsic["llvm.x86.avx512bf16.dpbf16ps.512", Floats](
-                so_far, bitcast[DType.bfloat16, 2 * LANES](x), bitcast[DType.bfloat16, 2 * LANES](w)
+        return rebind[Sums](
+            llvm_intrinsic["llvm.x86.avx512bf16.dpbf16ps.512", Result](
+                rebind[Result](sums), bitcast[DType.bfloat16, 2 * WIDTH](x), bitcast[DType.bfloat16, 2 * WIDTH](w)
             )
-        else:
-            so_far = bitcast[DType.float32, LANES](x << Words(16)).fma(bitcast[DType.float32, LANES](w << Words(16)), so_far)
-            comptime high = Int32(-65536)
-            so_far = bitcast[DType.float32, LANES](x & Words(high)).fma(bitcast[DType.float32, LANES](w & Words(high)), so_far)
-        return rebind[SIMD[total, LANES]](so_far)
-    else:
-        var so_far = rebind[Words](sums)
-        comptime if VNNI:
-            so_far = llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", Words](
-                so_far, bitcast[DType.uint8, 4 * LANES](x), bitcast[DType.int8, 4 * LANES](w)
-            )
-        elif PAIRS:
-            # the even and the odd bytes of both as int16, whose products are added in pairs
-            comptime Halves = SIMD[DType.int16, 2 * LANES]
-            var x16, w16 = bitcast[DType.int16, 2 * LANES](x), bitcast[DType.int16, 2 * LANES](w)
-            so_far += add_pairs((x16 << Halves(8)) >> Halves(8), (w16 << Halves(8)) >> Halves(8))
-            so_far += add_pairs(x16 >> Halves(8), w16 >> Halves(8))
-        else:
-            comptime for byte in range(4):
-                comptime above = Int32(24 - 8 * byte)
-                so_far += ((x << Words(above)) >> Words(24)) * ((w << Words(above)) >> Words(24))
-        return rebind[SIMD[total, LANES]](so_far)
-
-
-@always_inline
-def add_pairs(x: SIMD[DType.int16, 2 * LANES], w: SIMD[DType.int16, 2 * LANES]) -> Words:
-    """Sums of the products of two neighbouring int16: vpmaddwd, in one piece with AVX-512 and in two with AVX2."""
-    comptime if CompilationTarget.has_avx512f():
-        return llvm_intrinsic["llvm.x86.avx512.pmaddw.d.512", Words](x, w)
-    else:
-        comptime Half = SIMD[DType.int32, LANES // 2]
-        var low = llvm_intrinsic["llvm.x86.avx2.pmadd.wd", Half](x.slice[LANES](), w.slice[LANES]())
-        var high = llvm_intrinsic["llvm.x86.avx2.pmadd.wd", Half](
-            x.slice[LANES, offset=LANES](), w.slice[LANES, offset=LANES]()
         )
-        return low.join(high)
+    elif VNNI:
+        return rebind[Sums](
+            llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", Register](
+                rebind[Register](sums), bitcast[DType.uint8, 4 * WIDTH](x), bitcast[DType.int8, 4 * WIDTH](w)
+            )
+        )
+    elif SDOT:
+        return rebind[Sums](
+            llvm_intrinsic["llvm.aarch64.neon.sdot.v4i32.v16i8", Register](
+                rebind[Register](sums), bitcast[DType.int8, 4 * WIDTH](x), bitcast[DType.int8, 4 * WIDTH](w)
+            )
+        )
+    elif PAIRS:
+        comptime name = "llvm.x86.avx512.pmaddw.d.512" if WIDTH == 16 else "llvm.x86.avx2.pmadd.wd" if WIDTH == 8 else "llvm.x86.sse2.pmadd.wd"
+        var pairs = llvm_intrinsic[name, Register](
+            bitcast[DType.int16, 2 * WIDTH](x), bitcast[DType.int16, 2 * WIDTH](w)
+        )
+        return rebind[Sums](rebind[Register](sums) + pairs)
+    else:
+        var low = ((x << Register(16)) >> Register(16)) * ((w << Register(16)) >> Register(16))
+        return rebind[Sums](rebind[Register](sums) + low + (x >> Register(16)) * (w >> Register(16)))
 
 
 @always_inline
 def multiply[
     format: DType, rows: Int, word_step: Int, row_step: Int, total: DType
 ](
-    mut sums: Array[SIMD[total, LANES], rows * VECTORS],
+    sums: Pointer[mut=True, Scalar[total], _],
+    sum_step: Int,
     x: Pointer[Int32, _],
     panel: Pointer[Int32, _],
     words: Int,
 ):
-    """Add x[rows, words] @ panel[words, 32] to `sums`.
+    """Compute sums[rows, 32] = x[rows, words] @ panel[words, 32].
 
     Args:
-        sums: Of row r the vectors 2r and 2r + 1.
-        x: Word k of row r lies at `k * word_step + r * row_step`.
+        sums: Column c of row r lies at `r * sum_step + c`.
+        sum_step: From one row of sums to the next.
+        x: Word k of row r, counting the words of `spread`, lies at `k * word_step + r * row_step`.
         panel: Word k of column c lies at `k * 32 + c`.
-        words: To contract.
+        words: Of the panel, to contract.
     """
-    comptime if format == DType.float32:
-        for first in range(0, words, CHAIN):
-            var chains = Array[SIMD[total, LANES], rows * VECTORS](fill=0)
-            multiply_chain[format, rows, word_step, row_step](chains, x, panel, first, min(first + CHAIN, words))
-            comptime for i in range(rows * VECTORS):
-                sums[i] += chains[i]
-    else:
-        multiply_chain[format, rows, word_step, row_step](sums, x, panel, 0, words)
+    for first in range(0, words, CHAIN):
+        multiply_chain[format, rows, word_step, row_step](
+            sums, sum_step, x, panel, first, min(first + CHAIN, words)
+        )
 
 
 @always_inline
 def multiply_chain[
     format: DType, rows: Int, word_step: Int, row_step: Int, total: DType
 ](
-    mut sums: Array[SIMD[total, LANES], rows * VECTORS],
+    sums: Pointer[mut=True, Scalar[total], _],
+    sum_step: Int,
     x: Pointer[Int32, _],
     panel: Pointer[Int32, _],
     first: Int,
     end: Int,
 ):
-    """Words `first` to `end` of `multiply`, each added to the sums in turn."""
-    for k in range(first, end):
-        var w = Array[Words, VECTORS](fill=0)
-        comptime for v in range(VECTORS):
-            w[v] = panel.unsafe_offset(k * PANEL + v * LANES).unsafe_load[width=LANES]()
+    """Words `first` to `end` of `multiply`; words from 0 on begin the sums, others are added to them."""
+    comptime parts = spread[format]()
+    comptime vectors = registers_per_row(rows)
+    for column in range(0, PANEL, vectors * WIDTH):
+        var chain = Array[SIMD[total, WIDTH], vectors * rows](fill=0)
+        # more rows take one part after the other: LLVM would reorder the sums until they need too many registers
+        comptime passes = 1 if rows <= 2 else parts
+        comptime for one_pass in range(passes):
+            for k in range(first, end):
+                var words_of_k = panel.unsafe_offset(k * PANEL + column)
+                comptime if rows > 2:
+                    # the next chain, in equal shares, because most passes find their words in the cache
+                    comptime share = CHAIN + one_pass * CHAIN // passes
+                    var ahead = first + share + (k - first) // passes
+                    prefetch[READ](panel.unsafe_offset(ahead * PANEL + column))
+                comptime for part in range(parts // passes):
+                    comptime own = one_pass + part
+                    var w = Array[Register, vectors](fill=0)
+                    comptime for v in range(vectors):
+                        w[v] = words_of_k.unsafe_offset(v * WIDTH).unsafe_load[width=WIDTH]()
+                        comptime if parts > 1:
+                            w[v] = widened[format, own](w[v])
+                    comptime for r in range(rows):
+                        var word = x.unsafe_offset((parts * k + own) * word_step + r * row_step).unsafe_load()
+                        comptime for v in range(vectors):
+                            chain[vectors * r + v] = dot[format](chain[vectors * r + v], Register(word), w[v])
         comptime for r in range(rows):
-            var splat = Words(x.unsafe_offset(k * word_step + r * row_step).unsafe_load())
-            comptime for v in range(VECTORS):
-                sums[r * VECTORS + v] = dot[format](sums[r * VECTORS + v], splat, w[v])
+            comptime for v in range(vectors):
+                var place = sums.unsafe_offset(r * sum_step + column + v * WIDTH)
+                if first == 0:
+                    place.unsafe_store(chain[vectors * r + v])
+                else:
+                    place.unsafe_store(place.unsafe_load[width=WIDTH]() + chain[vectors * r + v])
 
 
 @always_inline
 def multiply_widened[
     rows: Int, value_step: Int, row_step: Int
 ](
-    mut sums: Array[Floats, rows * VECTORS],
+    sums: Pointer[mut=True, Float32, _],
+    sum_step: Int,
     x: Pointer[Float32, _],
     panel: Pointer[Int32, _],
     words: Int,
 ):
-    """Add x[rows, 4 * words] of float32 @ panel[words, 32] of int8, each int8 made a float32 on the way.
+    """Compute sums[rows, 32] = x[rows, 4 * words] of float32 @ panel[words, 32] of int8, widened on the way.
 
     For weights that are read once and few rows: the memory is waited for, not the arithmetic. One row has a sum for
     every byte of a word, because a single chain of additions would be waited for too.
 
     Args:
-        sums: Of row r the vectors 2r and 2r + 1.
+        sums: Column c of row r lies at `r * sum_step + c`.
+        sum_step: From one row of sums to the next.
         x: Value i of row r lies at `i * value_step + r * row_step`.
         panel: Word k of column c lies at `k * 32 + c`.
         words: To contract.
     """
     comptime chains = 4 if rows == 1 else 1
-    var parts = Array[Floats, chains * rows * VECTORS](fill=0)
-    for k in range(words):
-        comptime for byte in range(4):
-            comptime above = Int32(24 - 8 * byte)
-            var w = Array[Floats, VECTORS](fill=0)
-            comptime for v in range(VECTORS):
-                var four = panel.unsafe_offset(k * PANEL + v * LANES).unsafe_load[width=LANES]()
-                w[v] = ((four << Words(above)) >> Words(24)).cast[DType.float32]()
-            comptime for r in range(rows):
-                var splat = Floats(x.unsafe_offset((4 * k + byte) * value_step + r * row_step).unsafe_load())
-                comptime for v in range(VECTORS):
-                    comptime place = ((byte % chains) * rows + r) * VECTORS + v
-                    parts[place] = splat.fma(w[v], parts[place])
-    comptime for i in range(chains * rows * VECTORS):
-        sums[i % (rows * VECTORS)] += parts[i]
+    for column in range(0, PANEL, 2 * WIDTH):
+        var chain = Array[SIMD[DType.float32, WIDTH], 2 * chains * rows](fill=0)
+        for k in range(words):
+            comptime for byte in range(4):
+                comptime above = Int32(24 - 8 * byte)
+                var w = Array[SIMD[DType.float32, WIDTH], 2](fill=0)
+                comptime for v in range(2):
+                    var four = panel.unsafe_offset(k * PANEL + column + v * WIDTH).unsafe_load[width=WIDTH]()
+                    w[v] = ((four << Register(above)) >> Register(24)).cast[DType.float32]()
+                comptime for r in range(rows):
+                    var value = x.unsafe_offset((4 * k + byte) * value_step + r * row_step).unsafe_load()
+                    comptime for v in range(2):
+                        comptime place = ((byte % chains) * rows + r) * 2 + v
+                        chain[place] = multiply_add(w[v], SIMD[DType.float32, WIDTH](value), chain[place])
+        comptime for r in range(rows):
+            comptime for v in range(2):
+                var total = chain[2 * r + v]
+                comptime for other in range(1, chains):
+                    total += chain[(other * rows + r) * 2 + v]
+                sums.unsafe_offset(r * sum_step + column + v * WIDTH).unsafe_store(total)
