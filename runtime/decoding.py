@@ -204,7 +204,7 @@ class _Row:
         self.tokens, self.sot_index = self._initial_tokens(tokenizer, options)
         self.sample_begin = len(self.tokens)
         self.bias = _suppression(tokenizer, options)
-        self.begin_suppressed = [*tokenizer.encode(" "), self.special.eot] if options.suppress_blank else []
+        self.begin_suppressed = tokenizer.begin_suppress_tokens() if options.suppress_blank else []
         self.latest_initial_timestamp = tokenizer.n_vocab
         if options.max_initial_timestamp:
             steps = round(options.max_initial_timestamp / SECONDS_PER_TIMESTAMP)

