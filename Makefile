@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long examples bench lint sample clean
+.PHONY: help env demo test test-long test-exhaustive examples bench lint sample clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +30,10 @@ test: $(STAMP) ## the fast tests
 	$(BIN)/pytest -m "not slow"
 
 test-long: $(STAMP) ## the long tests: base weights, whole recordings, a fresh installation
-	$(BIN)/pytest -m slow -rP
+	$(BIN)/pytest -m "slow and not exhaustive" -rP
+
+test-exhaustive: $(STAMP) ## every mutation, twenty kills and twenty runs, large-v3: an hour
+	$(BIN)/pytest -m exhaustive -rP
 
 examples: $(STAMP) ## rewrite docs/examples/base from a new conversion
 	$(BIN)/whisper2max convert --size base --force

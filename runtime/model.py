@@ -8,6 +8,7 @@ import numpy as np
 
 from whisper2max.artifact import Artifact, open_artifact
 from whisper2max.errors import UsageError
+from whisper2max.memory import return_free_memory
 from whisper2max.runtime.audio import AudioInput, load_audio
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
 from whisper2max.runtime.features import HOP_LENGTH
@@ -30,6 +31,7 @@ class Model:
 
         self.artifact = artifact
         self.tokenizer = Tokenizer.from_json(artifact.tokenizer_json(), artifact.dims.n_vocab)
+        return_free_memory()
         self.generation = artifact.generation()
         self.engine = Engine(artifact.path, artifact.dims, cpu_threads)
 

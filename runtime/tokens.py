@@ -9,9 +9,11 @@ loaded by the first text that is to become ids: most transcriptions have none.
 """
 
 import json
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from whisper2max.errors import TokenizerError, UsageError
@@ -136,7 +138,10 @@ class Tokenizer:
         self.n_vocab = n_vocab
         self.special = special
         self._source = source
-        self._texts = texts
+        # one string, not fifty thousand, which would keep all the memory that the parsed file took
+        self._texts = "".join(texts)
+        self._ends = array("I", accumulate(map(len, texts), initial=0))
+        self._blank = texts.index(BYTE_TEXTS[ord(" ")])
 
     @classmethod
     def from_json(cls, text: str | bytes, n_vocab: int) -> "Tokenizer":
@@ -176,7 +181,7 @@ class Tokenizer:
         if differing:
             raise TokenizerError(
                 f"the tokenizers library reads the id {differing[0]} as {theirs[differing[0]]!r}, but its token is "
-                f"{self._texts[differing[0]]!r}: tokenizer.json is not a byte-level BPE. {REMEDY}"
+                f"{self._text(differing[0])!r}: tokenizer.json is not a byte-level BPE. {REMEDY}"
             )
 
     def encode(self, text: str) -> list[int]:
@@ -246,7 +251,7 @@ class Tokenizer:
 
     def begin_suppress_tokens(self) -> list[int]:
         """Ids never sampled first: the blank and the end."""
-        return [self._texts.index(BYTE_TEXTS[ord(" ")]), self.special.eot]
+        return [self._blank, self.special.eot]
 
     @cached_property
     def _non_speech_tokens(self) -> tuple[int, ...]:
@@ -278,12 +283,15 @@ class Tokenizer:
         return encoding
 
     def _decode_text(self, ids: Iterable[int]) -> str:
-        return b"".join(_bytes(self._texts[token]) for token in ids).decode(errors="replace")
+        return b"".join(_bytes(self._text(token)) for token in ids).decode(errors="replace")
+
+    def _text(self, token: int) -> str:
+        return self._texts[self._ends[token] : self._ends[token + 1]]
 
     def _special_text(self, token: int) -> str:
         if token >= self.special.timestamp_begin:
             return timestamp_text(token - self.special.timestamp_begin)
-        return self._texts[token]
+        return self._text(token)
 
 
 def _byte_texts() -> list[str]:

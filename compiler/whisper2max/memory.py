@@ -1,4 +1,4 @@
-"""Memory of large tensors goes back to the system when they are freed."""
+"""Freed memory goes back to the system, not to the heap of the process."""
 
 import ctypes
 
@@ -16,3 +16,10 @@ def return_large_blocks() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
+def return_free_memory() -> None:
+    """Give back what glibc keeps of freed blocks between others, after something large was read and dropped."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

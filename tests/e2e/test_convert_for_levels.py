@@ -22,7 +22,11 @@ from whisper2max.runtime.threads import shared_session
 from whisper2max.target import resolve
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
-LEVELS = ["x86-64-v3", *(pytest.param(f"x86-64-{level}", marks=pytest.mark.slow) for level in ("v2", "v4"))]
+LEVELS = [
+    "x86-64-v3",
+    pytest.param("x86-64-v2", marks=pytest.mark.slow),
+    pytest.param("x86-64-v4", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+]
 
 # A graph of one op that says what its compiler was allowed to use.
 MODEL = """

@@ -15,7 +15,7 @@ from small_models import VARIANTS, transformers_module
 from whisper2max.artifact import open_artifact
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
-POINTS = 20
+POINTS = [10, pytest.param(20, marks=pytest.mark.exhaustive)]
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def weights_of(artifact) -> torch.Tensor:
     return safetensors.torch.load_file(artifact.file("weights.safetensors"))["decoder.positional_embedding"]
 
 
-def kill_at_points(command_of, seconds, check):
+def kill_at_points(points, command_of, seconds, check):
     """Start the command again and again, kill it at seeded moments, and check what is left."""
     generator = random.Random(20)
     killed = 0
-    for point in range(POINTS):
-        moment = seconds * (point + generator.random()) / POINTS
+    for point in range(points):
+        moment = seconds * (point + generator.random()) / points
         process = subprocess.Popen(command_of(point), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(timeout=moment)
@@ -54,7 +54,8 @@ def kill_at_points(command_of, seconds, check):
     return killed
 
 
-def test_convert(checkpoints, tmp_path):
+@pytest.mark.parametrize("points", POINTS)
+def test_convert(checkpoints, tmp_path, points):
     output = tmp_path / "artifact"
     started = time.monotonic()
     subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
@@ -70,14 +71,18 @@ def test_convert(checkpoints, tmp_path):
         seen.append([torch.equal(weights, each) for each in expected].index(True))
 
     # to a little past the usual end, so that some runs are killed while they publish and some finish
-    killed = kill_at_points(lambda point: convert_command(checkpoints[point % 2], output), 1.15 * seconds, check)
-    print(f"convert: {killed} of {POINTS} killed within {seconds:.1f} s, artifacts seen: {seen}")
-    assert killed >= POINTS // 2 and set(seen) == {0, 1}
+    def command_of(point):
+        return convert_command(checkpoints[point % 2], output)
+
+    killed = kill_at_points(points, command_of, 1.15 * seconds, check)
+    print(f"convert: {killed} of {points} killed within {seconds:.1f} s, artifacts seen: {seen}")
+    assert killed >= points // 2 and set(seen) == {0, 1}
     subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"], "leftovers of killed runs should be removed"
 
 
-def test_compile(checkpoints, tmp_path):
+@pytest.mark.parametrize("points", POINTS)
+def test_compile(checkpoints, tmp_path, points):
     output = tmp_path / "artifact"
     subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
     command = [COMMAND, "compile", output]
@@ -93,8 +98,8 @@ def test_compile(checkpoints, tmp_path):
         if not artifact.verified:
             subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
 
-    killed = kill_at_points(lambda point: command, 1.15 * seconds, check)
-    print(f"compile: {killed} of {POINTS} killed within {seconds:.1f} s, {verified.count(False)} rebuilt")
-    assert killed >= POINTS // 2 and set(verified) == {True, False}
+    killed = kill_at_points(points, lambda point: command, 1.15 * seconds, check)
+    print(f"compile: {killed} of {points} killed within {seconds:.1f} s, {verified.count(False)} rebuilt")
+    assert killed >= points // 2 and set(verified) == {True, False}
     subprocess.run(command, check=True, capture_output=True)
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

@@ -6,7 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from whisper2max.artifact import open_artifact
+
+pytestmark = pytest.mark.exhaustive
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
 
