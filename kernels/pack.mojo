@@ -72,7 +72,8 @@ def pack_row[
     comptime parts = spread[format]()
     var k = 0
     while k + LANES <= words:
-        var next = spread_out[format, LANES](as_words[format, LANES, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse))
+        var words_of_k = as_words[format, LANES, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse)
+        var next = spread_out[format, LANES](words_of_k)
         if step == 1:
             packed.unsafe_offset(k * parts).unsafe_store(next)
         else:
@@ -80,7 +81,8 @@ def pack_row[
                 packed.unsafe_offset((k * parts + i) * step).unsafe_store(next[i])
         k += LANES
     while k < words:
-        var next = spread_out[format, 1](as_words[format, 1, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse))
+        var word = as_words[format, 1, ZERO_POINT](x.unsafe_offset(k * group[format]()), inverse)
+        var next = spread_out[format, 1](word)
         comptime for i in range(parts):
             packed.unsafe_offset((k * parts + i) * step).unsafe_store(next[i])
         k += 1

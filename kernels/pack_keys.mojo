@@ -24,7 +24,7 @@ from .tile import PANEL, group
 def pack_keys[
     format: DType, head_dim: Int
 ](packed: Pointer[mut=True, Int32, _], keys: Pointer[Float32, _], audios: Int, frames: Int, heads: Int):
-    """Pack [audios, frames, heads * head_dim] -> panels [audios, heads, frames / 32, words, 32]; missing frames are 0."""
+    """Pack [audios, frames, heads * head_dim] -> [audios, heads, frames / 32, words, 32]; missing frames are 0."""
     comptime words = head_dim // group[format]()
     comptime panel_size = PackedAudio[format, head_dim, 1].key_panel
     var panels = (frames + PANEL - 1) // PANEL

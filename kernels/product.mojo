@@ -1,4 +1,4 @@
-"""The product y = x @ w.T + bias on every core, with GELU or a residual added while the sums are in the first-level cache.
+"""The product y = x @ w.T + bias on every core, with GELU or a residual added before a sum leaves the cache.
 
 The weight is stored in panels of 32 columns (`tile`), packed at conversion. Two ways to share the work:
 
@@ -186,9 +186,9 @@ def adding(residual: Pointer[Float32, _]) -> Finish:
 @no_inline
 def sum_tile[
     format: DType, rows: Int, total: DType
-](sums: Pointer[mut=True, Scalar[total], _], packed: Pointer[Int32, _], panel: PackedWords, first: Int, end: Int):
-    """Add words `first` to `end` of a tile of packed rows and a panel to the sums of the tile."""
-    multiply_chain[format, rows, rows, 1](sums, PANEL, packed, panel, first, end)
+](sums: Pointer[mut=True, Scalar[total], _], packed: Pointer[Int32, _], panel: PackedWords, words: Int, add: Bool):
+    """A chain of words of a tile of packed rows and a panel."""
+    multiply_chain[format, rows, rows, 1](sums, PANEL, packed, panel, words, add)
 
 
 @no_inline
@@ -289,7 +289,6 @@ def finish_panel[
     var sums = List[Scalar[total]](unsafe_uninit_length=room_for(count) * PANEL)
     var words_of_panel = weight.panels.unsafe_offset(panel * weight.words * PANEL)
     for chain in range(0, weight.words, CHAIN):
-        var end = min(chain + CHAIN, weight.words)
         for start in range(0, count, ROWS):
             var tile = tile_rows(count - start)
             comptime for rows in [1, 2, 4, 8, ROWS]:
@@ -297,10 +296,10 @@ def finish_panel[
                     if tile == rows:
                         sum_tile[format, rows](
                             sums.unsafe_ptr().unsafe_offset(start * PANEL),
-                            packed.unsafe_offset(start * weight.words * spread[format]()),
-                            words_of_panel,
-                            chain,
-                            end,
+                            packed.unsafe_offset((start * weight.words + chain * rows) * spread[format]()),
+                            words_of_panel.unsafe_offset(chain * PANEL),
+                            min(CHAIN, weight.words - chain),
+                            chain > 0,
                         )
     finish_sums[format](output, sums.unsafe_ptr(), row_scales, weight, finish, first, count, panel)
 

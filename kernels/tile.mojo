@@ -144,7 +144,8 @@ def dot[
     comptime Sums = SIMD[total, WIDTH]
     comptime Result = SIMD[DType.float32, WIDTH]
     comptime if format == DType.float32 or (format == DType.bfloat16 and not BF16):
-        return rebind[Sums](multiply_add(bitcast[DType.float32, WIDTH](x), bitcast[DType.float32, WIDTH](w), rebind[Result](sums)))
+        var factors = bitcast[DType.float32, WIDTH](x), bitcast[DType.float32, WIDTH](w)
+        return rebind[Sums](multiply_add(factors[0], factors[1], rebind[Result](sums)))
     elif format == DType.bfloat16:
         return rebind[Sums](
             llvm_intrinsic["llvm.x86.avx512bf16.dpbf16ps.512", Result](
@@ -164,8 +165,9 @@ def dot[
             )
         )
     elif PAIRS:
-        comptime name = "llvm.x86.avx512.pmaddw.d.512" if WIDTH == 16 else "llvm.x86.avx2.pmadd.wd" if WIDTH == 8 else "llvm.x86.sse2.pmadd.wd"
-        var pairs = llvm_intrinsic[name, Register](
+        comptime of_avx2 = "llvm.x86.avx2.pmadd.wd" if WIDTH == 8 else "llvm.x86.sse2.pmadd.wd"
+        comptime pmaddwd = "llvm.x86.avx512.pmaddw.d.512" if WIDTH == 16 else of_avx2
+        var pairs = llvm_intrinsic[pmaddwd, Register](
             bitcast[DType.int16, 2 * WIDTH](x), bitcast[DType.int16, 2 * WIDTH](w)
         )
         return rebind[Sums](rebind[Register](sums) + pairs)
@@ -195,7 +197,12 @@ def multiply[
     """
     for first in range(0, words, CHAIN):
         multiply_chain[format, rows, word_step, row_step](
-            sums, sum_step, x, panel, first, min(first + CHAIN, words)
+            sums,
+            sum_step,
+            x.unsafe_offset(first * spread[format]() * word_step),
+            panel.unsafe_offset(first * PANEL),
+            min(CHAIN, words - first),
+            first > 0,
         )
 
 
@@ -207,10 +214,10 @@ def multiply_chain[
     sum_step: Int,
     x: Pointer[Int32, _],
     panel: Pointer[Int32, _],
-    first: Int,
-    end: Int,
+    words: Int,
+    add: Bool,
 ):
-    """Words `first` to `end` of `multiply`; words from 0 on begin the sums, others are added to them."""
+    """A `multiply` of at most `CHAIN` words, whose result is added to the sums if `add`."""
     comptime parts = spread[format]()
     comptime vectors = registers_per_row(rows)
     for column in range(0, PANEL, vectors * WIDTH):
@@ -218,13 +225,13 @@ def multiply_chain[
         # more rows take one part after the other: LLVM would reorder the sums until they need too many registers
         comptime passes = 1 if rows <= 2 else parts
         comptime for one_pass in range(passes):
-            for k in range(first, end):
+            for k in range(words):
                 var words_of_k = panel.unsafe_offset(k * PANEL + column)
                 comptime if rows > 2:
                     # the next chain, in equal shares, because most passes find their words in the cache
                     comptime share = CHAIN + one_pass * CHAIN // passes
-                    var ahead = first + share + (k - first) // passes
-                    prefetch[READ](panel.unsafe_offset(ahead * PANEL + column))
+                    comptime half = passes - 1  # a shift: a division would take as long as three rows
+                    prefetch[READ](panel.unsafe_offset((share + (k >> half)) * PANEL + column))
                 comptime for part in range(parts // passes):
                     comptime own = one_pass + part
                     var w = Array[Register, vectors](fill=0)
@@ -239,10 +246,10 @@ def multiply_chain[
         comptime for r in range(rows):
             comptime for v in range(vectors):
                 var place = sums.unsafe_offset(r * sum_step + column + v * WIDTH)
-                if first == 0:
-                    place.unsafe_store(chain[vectors * r + v])
-                else:
+                if add:
                     place.unsafe_store(place.unsafe_load[width=WIDTH]() + chain[vectors * r + v])
+                else:
+                    place.unsafe_store(chain[vectors * r + v])
 
 
 @always_inline
