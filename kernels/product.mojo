@@ -276,6 +276,7 @@ def finish_panel[
     format: DType
 ](
     output: Pointer[mut=True, Float32, _],
+    sums: Pointer[mut=True, Int32, _],
     packed: Pointer[Int32, _],
     row_scales: Pointer[Float32, _],
     weight: Matrix[format],
@@ -284,9 +285,12 @@ def finish_panel[
     count: Int,
     panel: Int,
 ):
-    """One panel times the tiles that `pack_tiles` made of rows `first` to `first + count`."""
+    """One panel times the tiles that `pack_tiles` made of rows `first` to `first + count`.
+
+    `sums` is scratch of `room_for(count)` rows of 32 words.
+    """
     comptime total = sum_type[format]()
-    var sums = List[Scalar[total]](unsafe_uninit_length=room_for(count) * PANEL)
+    var sums_data = sums.unsafe_bitcast[Scalar[total]]()
     var words_of_panel = weight.panels.unsafe_offset(panel * weight.words * PANEL)
     for chain in range(0, weight.words, CHAIN):
         for start in range(0, count, ROWS):
@@ -295,13 +299,13 @@ def finish_panel[
                 comptime if rows <= ROWS:
                     if tile == rows:
                         sum_tile[format, rows](
-                            sums.unsafe_ptr().unsafe_offset(start * PANEL),
+                            sums_data.unsafe_offset(start * PANEL),
                             packed.unsafe_offset((start * weight.words + chain * rows) * spread[format]()),
                             words_of_panel.unsafe_offset(chain * PANEL),
                             min(CHAIN, weight.words - chain),
                             chain > 0,
                         )
-    finish_sums[format](output, sums.unsafe_ptr(), row_scales, weight, finish, first, count, panel)
+    finish_sums[format](output, sums_data, row_scales, weight, finish, first, count, panel)
 
 
 @no_inline
@@ -316,8 +320,11 @@ def product[format: DType](output: Pointer[mut=True, Float32, _], x: Rows, weigh
         var tasks = tasks_worth(weight.bytes(), panels)
 
         def panel_range(task: Int) {imm}:
+            var sums = List[Int32](unsafe_uninit_length=room_for(x.count) * PANEL)
             for panel in range(task * panels // tasks, (task + 1) * panels // tasks):
-                finish_panel[format](output, packed_data, scale_data, weight, finish, 0, x.count, panel)
+                finish_panel[format](
+                    output, sums.unsafe_ptr(), packed_data, scale_data, weight, finish, 0, x.count, panel
+                )
 
         sync_parallelize(panel_range, tasks)
         _ = packed^
@@ -331,10 +338,12 @@ def product[format: DType](output: Pointer[mut=True, Float32, _], x: Rows, weigh
             var count = min(block, x.count - first)
             var packed = List[Int32](unsafe_uninit_length=block * words * spread[format]())
             var row_scales = List[Float32](unsafe_uninit_length=block)
-            pack_tiles[format](packed.unsafe_ptr(), row_scales.unsafe_ptr(), x, first, count, words)
+            var sums = List[Int32](unsafe_uninit_length=block * PANEL)
+            var packed_data, scale_data = packed.unsafe_ptr(), row_scales.unsafe_ptr()
+            pack_tiles[format](packed_data, scale_data, x, first, count, words)
             for panel in range(panels):
                 finish_panel[format](
-                    output, packed.unsafe_ptr(), row_scales.unsafe_ptr(), weight, finish, first, count, panel
+                    output, sums.unsafe_ptr(), packed_data, scale_data, weight, finish, first, count, panel
                 )
 
         sync_parallelize(row_block, tasks)

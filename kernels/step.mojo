@@ -40,7 +40,7 @@ from .product import (
     untracked,
 )
 
-from .tile import group, spread
+from .tile import PANEL, group, spread
 
 comptime UNITS_PER_THREAD = 4
 """Units of a phase: few enough to be read front to back, enough to make up for a thread that is late."""
@@ -101,9 +101,18 @@ struct Packed[format: DType](Movable):
     ):
         """A unit of output = rows @ weight.T + bias, finished: some of the panels."""
         var panels = weight.panel_count()
+        var sums = List[Int32](unsafe_uninit_length=room_for(self.rows) * PANEL)
         for panel in range(unit * panels // units, (unit + 1) * panels // units):
             finish_panel[Self.format](
-                output, self.words.unsafe_ptr(), self.scales.unsafe_ptr(), weight, finish, 0, self.rows, panel
+                output,
+                sums.unsafe_ptr(),
+                self.words.unsafe_ptr(),
+                self.scales.unsafe_ptr(),
+                weight,
+                finish,
+                0,
+                self.rows,
+                panel,
             )
 
 
