@@ -1,7 +1,7 @@
 """Attention of many queries to the same keys and values: encoder self-attention and decoder cross-attention.
 
 Keys and values were packed by `pack_keys` and `pack_values` into panels of 32 columns, so both products run in the
-register tile of `tile`. One task takes a block of queries of one head, twelve at a time:
+register tile of `tile`. One task takes a block of queries of one head, the rows of a tile at a time, here twelve:
 
                  frames                              frames
             [  keys panel 0 | panel 1 | .. ]                              [ values ]

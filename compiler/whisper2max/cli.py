@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from whisper2max.errors import UsageError, Whisper2MaxError
 from whisper2max.ir import DTYPES
@@ -25,8 +24,6 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="Compiled graphs that are kept for models of the same dimensions.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
-
-console = Console(stderr=True, highlight=False)
 
 ArtifactPath = Annotated[Path, typer.Argument(help="Directory that convert wrote.", show_default=False)]
 Audio = Annotated[
@@ -73,9 +70,11 @@ def options(
     """PyTorch Whisper to Modular MAX: convert, prove, transcribe."""
 
 
-def say(message: str) -> None:
-    """A line of progress on stderr."""
-    console.print(message, markup=False, soft_wrap=True)
+def say(message: object) -> None:
+    """A line of progress, or a table, on stderr."""
+    from rich.console import Console  # a transcription that succeeds has nothing to say
+
+    Console(stderr=True, highlight=False).print(message, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -157,7 +156,7 @@ def verify(
         report = run(artifact, **options, report_to=report_to, say=say)
     _print_parity(report.summary())
     if not report.passed:
-        console.print(report.explanation(), markup=False, soft_wrap=True)
+        say(report.explanation())
         raise typer.Exit(1)
 
 
@@ -291,7 +290,7 @@ def cache_clear() -> None:
 def _print_parity(summary: dict) -> None:
     from whisper2max.parity.terminal import parity_table
 
-    console.print(parity_table(summary))
+    say(parity_table(summary))
 
 
 def _need(*modules: str) -> None:
@@ -311,5 +310,5 @@ def main() -> None:
     except Whisper2MaxError as error:
         if debug:
             raise
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        say(f"error: {error}")
         sys.exit(error.exit_code)
