@@ -42,7 +42,8 @@ MAY_IMPORT = {
 ROOM_MAY_IMPORT = {
     "errors": [],
     "dims": [],
-    "runtime": ["artifact"],
+    "memory": [],
+    "runtime": ["artifact", "memory"],
     "checkpoints": ["runtime.tokens"],
     "ir": [],
     "walker": ["ir", "converters"],
