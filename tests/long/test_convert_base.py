@@ -9,13 +9,8 @@ from pathlib import Path
 
 from whisper2max.artifact import open_artifact
 from whisper2max.cache import cache_dir
-from whisper2max.cpu import cpu_features
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
-
-# From the command to the transcript of 11 s of speech, on two cores. The first is what is promised; cores without
-# AVX-512 have half the arithmetic, and the encoder alone takes a second there.
-FRESH_PROCESS_SECONDS = {"AVX-512": 2.5, "AVX2": 5.0}
 
 
 def measured(command, **environment) -> tuple[float, float, str]:
@@ -30,7 +25,7 @@ def measured(command, **environment) -> tuple[float, float, str]:
     return time.monotonic() - started, usage.ru_maxrss / 2**20, output
 
 
-def test_convert_with_empty_and_with_warm_caches(tmp_path):
+def test_convert_with_empty_and_with_warm_caches(tmp_path, patience):
     cache = {"WHISPER2MAX_CACHE": str(tmp_path / "cache")}
     command = [COMMAND, "convert", "--size", "base", "--output", tmp_path / "base", "--force"]
     cold, cold_memory, _ = measured(command, **cache)
@@ -41,11 +36,11 @@ def test_convert_with_empty_and_with_warm_caches(tmp_path):
     # what was compiled to be timed serves the other tests
     shutil.copytree(tmp_path / "cache", cache_dir(), dirs_exist_ok=True)
     assert cold <= 10 * 60
-    assert warm <= 30
+    assert warm <= 30 * patience
     assert peak < 3
 
 
-def test_fresh_process_transcribes_without_torch(base_artifact, shared_audio):
+def test_fresh_process_transcribes_without_torch(base_artifact, shared_audio, patience):
     clip = shared_audio / "en_jfk.mp3"
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'jinja2', 'whisper')))\n"
@@ -54,7 +49,6 @@ def test_fresh_process_transcribes_without_torch(base_artifact, shared_audio):
     command = [sys.executable, "-c", program, "transcribe", base_artifact.path, clip]
     runs = [measured(command) for _ in range(5)]
     seconds = sorted(run[0] for run in runs)
-    vectors = "AVX-512" if "avx512f" in cpu_features() else "AVX2"
-    print(f"11 s clip, fresh process, {vectors}: median {seconds[2]:.2f} s of {[round(each, 2) for each in seconds]}")
+    print(f"11 s clip, fresh process: median {seconds[2]:.2f} s of {[round(each, 2) for each in seconds]}")
     assert "ask what you can do for your country" in runs[0][2]
-    assert seconds[2] <= FRESH_PROCESS_SECONDS[vectors]
+    assert seconds[2] <= 2.5 * patience

@@ -15,6 +15,8 @@ from small_models import VARIANTS, transformers_module
 from whisper2max.artifact import open_artifact
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
+# some runs are killed while they publish, and some finish, also where the machine was quicker when it was timed
+PAST_THE_END = 1.4
 POINTS = [10, pytest.param(20, marks=pytest.mark.exhaustive)]
 
 
@@ -70,11 +72,10 @@ def test_convert(checkpoints, tmp_path, points):
         weights = weights_of(open_artifact(output))
         seen.append([torch.equal(weights, each) for each in expected].index(True))
 
-    # to a little past the usual end, so that some runs are killed while they publish and some finish
     def command_of(point):
         return convert_command(checkpoints[point % 2], output)
 
-    killed = kill_at_points(points, command_of, 1.15 * seconds, check)
+    killed = kill_at_points(points, command_of, PAST_THE_END * seconds, check)
     print(f"convert: {killed} of {points} killed within {seconds:.1f} s, artifacts seen: {seen}")
     assert killed >= points // 2 and set(seen) == {0, 1}
     subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
@@ -98,7 +99,7 @@ def test_compile(checkpoints, tmp_path, points):
         if not artifact.verified:
             subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
 
-    killed = kill_at_points(points, lambda point: command, 1.15 * seconds, check)
+    killed = kill_at_points(points, lambda point: command, PAST_THE_END * seconds, check)
     print(f"compile: {killed} of {points} killed within {seconds:.1f} s, {verified.count(False)} rebuilt")
     assert killed >= points // 2 and set(verified) == {True, False}
     subprocess.run(command, check=True, capture_output=True)

@@ -41,7 +41,7 @@ def test_no_false_alarm(tiny_en_artifact, shared_audio, clips, runs):
         assert result.returncode == 0, f"{name}, {threads}: {result.stderr}"
 
 
-def test_verify_and_replay_are_quick_when_graphs_are_kept(tmp_path, base_artifact):
+def test_verify_and_replay_are_quick_when_graphs_are_kept(tmp_path, base_artifact, patience):
     whisper2max.verify(base_artifact.path)
     started = time.monotonic()
     subprocess.run([COMMAND, "verify", str(base_artifact.path)], check=True, capture_output=True)
@@ -56,6 +56,6 @@ def test_verify_and_replay_are_quick_when_graphs_are_kept(tmp_path, base_artifac
         times.append(time.monotonic() - started)
     megabytes = kept.manifest["files"]["reference.safetensors"]["bytes"] / 1e6
     print(f"base: verify {verified:.1f} s, replay {sorted(times)[1]:.1f} s, kept reference {megabytes:.1f} MB")
-    assert verified < 60
-    assert sorted(times)[1] < 5
+    assert verified < 60 * patience
+    assert sorted(times)[1] < 5 * patience
     assert megabytes < 40
