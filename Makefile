@@ -32,7 +32,7 @@ test: $(STAMP) ## the fast tests
 test-long: $(STAMP) ## the long tests: base weights, whole recordings, a fresh installation
 	$(BIN)/pytest -m "slow and not exhaustive" -rP
 
-test-exhaustive: $(STAMP) ## every mutation, twenty kills and twenty runs, large-v3: an hour
+test-exhaustive: $(STAMP) ## every mutation, twenty kills and twenty runs, large-v3
 	$(BIN)/pytest -m exhaustive -rP
 
 examples: $(STAMP) ## rewrite docs/examples/base from a new conversion

@@ -4,13 +4,25 @@
        row 1  [ b0 b1 b2 .. ]    ->           [ a | b | .. ]   word 1
        ..                                     [      ..    ]
 
-float32 is copied, bfloat16 rounded to nearest. For int8 every row has a scale of its own, its largest magnitude
-over 127, so a token or frame that is loud takes no precision from its neighbours.
+float32 is copied, bfloat16 rounded to nearest. Where the CPU multiplies wider values than a format has, a word becomes
+two (`tile.spread`). For int8 every row has a scale of its own, its largest magnitude over 127, so a token or frame that
+is loud takes no precision from its neighbours.
 """
 
 from std.memory import bitcast
 
-from .tile import BF16, LANES, ZERO_POINT, group, spread, spread_out, to_bfloat16
+from .tile import BF16, LANES, ZERO_POINT, group, spread, spread_out
+
+
+@always_inline
+def to_bfloat16[width: Int](x: SIMD[DType.float32, width]) -> SIMD[DType.uint32, width]:
+    """The bits of x rounded to the nearest bfloat16, in the upper halves; a `cast` would be a call for every lane."""
+    comptime Bits = SIMD[DType.uint32, width]
+    var bits = bitcast[DType.uint32, width](x)
+    var nearest = bits + Bits(0x7FFF) + ((bits >> Bits(16)) & Bits(1))
+    # rounding would carry some that are not numbers over to zero
+    var no_number = (bits & Bits(0x7FFFFFFF)).gt(Bits(0x7F800000))
+    return no_number.select(bits | Bits(0x00400000), nearest) & Bits(0xFFFF0000)
 
 
 @always_inline

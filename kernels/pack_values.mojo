@@ -16,7 +16,8 @@ from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
 from .attention import scale_rows
-from .tile import Floats, LANES, PANEL, VECTORS, Words, group, to_bfloat16
+from .pack import to_bfloat16
+from .tile import Floats, LANES, PANEL, VECTORS, Words, group
 
 
 @no_inline

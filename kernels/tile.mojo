@@ -101,14 +101,6 @@ def multiply_add[
 
 
 @always_inline
-def to_bfloat16[width: Int](x: SIMD[DType.float32, width]) -> SIMD[DType.uint32, width]:
-    """The bits of x rounded to the nearest bfloat16, in the upper halves; a `cast` would be a call for every lane."""
-    comptime Bits = SIMD[DType.uint32, width]
-    var bits = bitcast[DType.uint32, width](x)
-    return (bits + Bits(0x7FFF) + ((bits >> Bits(16)) & Bits(1))) & Bits(0xFFFF0000)
-
-
-@always_inline
 def widened[format: DType, part: Int, width: Int](words: SIMD[DType.int32, width]) -> SIMD[DType.int32, width]:
     """Half of the values of words in twice the bits: the even ones for part 0, the odd ones for part 1."""
     comptime if format == DType.bfloat16:

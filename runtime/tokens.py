@@ -140,7 +140,7 @@ class Tokenizer:
         self._source = source
         # one string, not fifty thousand, which would keep all the memory that the parsed file took
         self._texts = "".join(texts)
-        self._ends = array("I", accumulate(map(len, texts), initial=0))
+        self._starts = array("I", accumulate(map(len, texts), initial=0))
         self._blank = texts.index(BYTE_TEXTS[ord(" ")])
 
     @classmethod
@@ -286,7 +286,7 @@ class Tokenizer:
         return b"".join(_bytes(self._text(token)) for token in ids).decode(errors="replace")
 
     def _text(self, token: int) -> str:
-        return self._texts[self._ends[token] : self._ends[token + 1]]
+        return self._texts[self._starts[token] : self._starts[token + 1]]
 
     def _special_text(self, token: int) -> str:
         if token >= self.special.timestamp_begin:

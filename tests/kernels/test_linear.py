@@ -86,6 +86,16 @@ def test_rows_of_zeros_and_the_extremes_of_int8(linear):
         np.testing.assert_allclose(plain[0], [0 * signs, signs, -signs], rtol=1e-6, err_msg=dtype)
 
 
+def test_what_is_not_a_number_stays_so_in_every_float(linear):
+    x = np.zeros((1, 3, N_IN), np.float32)
+    # as quiet as a NaN can be, one that rounding carries over to zero, and the same below zero
+    x[0, :, 5] = np.array([0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF], np.uint32).view(np.float32)
+    weight, zero = np.ones((N_OUT, N_IN), np.float32), np.zeros(N_OUT, np.float32)
+    got = run(linear, x, weight, zero, np.zeros((1, 3, N_OUT), np.float32))
+    for dtype in ("float32", "bfloat16"):
+        assert np.isnan(got[dtype][0]).all(), dtype
+
+
 def test_a_weight_of_other_shape_is_refused(compile_graph):
     types = [
         TensorType(DType.float32, ["batch", "length", 8], CPU),

@@ -83,6 +83,7 @@ def from_openai_assets(n_vocab: int) -> tuple[bytes, str] | None:
 
 def tokenizer_json(ranks: list[bytes], languages: list[str]) -> bytes:
     """A tokenizer.json of byte-level BPE tokens in the order of their ids, and Whisper's special tokens."""
+
     def spell(token: bytes) -> str:
         return "".join(BYTE_TEXTS[byte] for byte in token)
 
