@@ -40,9 +40,7 @@ class OpenVino(Peer):
         write_once(models / "openvino", write)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
-        from whisper2max.runtime.features import log_mel
-
-        return log_mel(window(samples), self.engine.dims.n_mels)[None]
+        return self.engine.log_mel(window(samples))[None]
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         return self.engine.encode(features)
@@ -87,6 +85,12 @@ class Engine:
         self.encoder, self.cross, self.decoder = (
             core.compile_model(folder / f"{name}.xml", "CPU", settings).create_infer_request() for name in GRAPHS
         )
+
+    def log_mel(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
+        """As whisper2max's, in numpy: float32 [samples] -> float32 [n_mels, frames]."""
+        from whisper2max.runtime.features import log_mel
+
+        return log_mel(samples, self.dims.n_mels, padding)
 
     def encode(self, mel: np.ndarray) -> np.ndarray:
         """float32 [rows, n_mels, 3000] -> float32 [rows, n_audio_ctx, n_audio_state]."""
