@@ -5,6 +5,7 @@ usage or unusable input.
 """
 
 import json
+import os
 import sys
 import warnings
 from enum import StrEnum
@@ -305,10 +306,17 @@ def main() -> None:
     """Entry point of the `whisper2max` command."""
     warnings.showwarning = lambda message, *rest: say(f"warning: {message}")
     debug = sys.argv[1:2] == ["--debug"]
+    status = 0
     try:
         app()
+    except SystemExit as finished:
+        status = finished.code or 0
     except Whisper2MaxError as error:
         if debug:
             raise
         say(f"error: {error}")
-        sys.exit(error.exit_code)
+        status = error.exit_code
+    # nothing is left to do; to tear MAX 26.7 down takes 0.2 s, and now and then aborts
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
