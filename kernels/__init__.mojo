@@ -11,4 +11,4 @@ from .pack_keys import PackKeys
 from .pack_values import PackValues
 from .pick_rows import PickRows
 from .positions import AddPositions
-from .step import StepCrossAttention, StepMLP, StepSelfAttention
+from .step import StepBlock

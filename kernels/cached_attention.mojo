@@ -38,9 +38,8 @@ struct Cache(Copyable, TrivialRegisterPassable):
         return Int(self.positions.unsafe_offset(0 if self.shared_position else row).unsafe_load())
 
 
-def cache_of[
-    layer: Int
-](
+def cache_of(
+    layer: Int,
     positions: InputTensor[dtype=DType.int64, rank=1, ...],
     cache_k: MutableInputTensor[dtype=DType.float32, rank=4, ...],
     cache_v: MutableInputTensor[dtype=DType.float32, rank=4, ...],
@@ -50,6 +49,8 @@ def cache_of[
 ) raises -> Cache:
     """The caches of a layer for `length` new tokens in `batch` rows; raise unless they have room there."""
     var context = cache_k.dim_size(2)
+    if not 0 <= layer < cache_k.dim_size(0):
+        raise Error("cached_attention: the caches hold fewer layers")
     if cache_k.dim_size(1) != batch or cache_v.dim_size(1) != batch:
         raise Error("cached_attention: the caches hold another number of rows than the query")
     var shared = positions.dim_size(0) == 1
@@ -125,7 +126,7 @@ struct CachedAttention:
     ) raises:
         comptime assert target == "cpu", "whisper2max.cached_attention runs on the CPU only"
         var batch, length, state = query.dim_size(0), query.dim_size(1), query.dim_size(2)
-        var cache = cache_of[layer](positions, cache_k, cache_v, batch, length, state)
+        var cache = cache_of(layer, positions, cache_k, cache_v, batch, length, state)
         var output_data, query_data = output.unsafe_ptr(), query.unsafe_ptr()
         var key_data, value_data = key.unsafe_ptr(), value.unsafe_ptr()
         var read = 0

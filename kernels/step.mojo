@@ -1,16 +1,13 @@
-"""The three parts of a decoder block for one new token per row, each a single kernel.
+"""A decoder block for one new token per row, as a single kernel.
 
 The weights of a step are read once and used for a few rows, so it runs at the speed of memory as long as all threads
-read all the time. In each kernel they go through its products together (`phases`):
+read all the time. They are woken once for a block, and go through its products together (`phases`):
 
-    step_self_attention    norm . query, key, value . attention to the cache . out + x
-    step_cross_attention   norm . query . attention to the audio . out + x
-    step_mlp               norm . first half, GELU . second half + x
+    norm . query, key, value . attention to the cache . out + x
+    norm . query . attention to the audio . out + x
+    norm . first half, GELU . second half + x
 
 Rows are normalised and packed by every thread for itself, which is cheaper than to wait for another.
-
-Shapes: x and output [batch, 1, state]; norm_weight and norm_bias [state]; eps [1]; every linear layer as weight,
-scales, sums and bias of whisper2max.linear. CPU only.
 """
 
 import extensibility
@@ -20,8 +17,8 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from max.runtime.asyncrt import parallelism_level
 
-from .attention import attend_rows, packed_audio
-from .cached_attention import attend_to_cache, cache_of
+from .attention import PackedAudio, attend_rows, packed_audio
+from .cached_attention import Cache, attend_to_cache, cache_of
 from .layer_norm import normalise_row
 from .phases import Phases
 from .product import (
@@ -39,7 +36,6 @@ from .product import (
     room_for,
     untracked,
 )
-
 from .tile import PANEL, group, spread
 
 comptime UNITS_PER_THREAD = 4
@@ -121,141 +117,189 @@ def threads_worth(bytes: Int) -> Int:
     return max(1, min(bytes // BYTES_WORTH_A_THREAD, parallelism_level(None)))
 
 
-@extensibility.register("whisper2max.step_mlp")
-struct StepMLP:
-    """Output x + second(activation(first(norm(x)))); `activation` is "gelu" or "gelu_tanh"."""
+comptime Values = Pointer[Float32, MutUntrackedOrigin]
+"""Rows that some threads write in one phase and all read in the next."""
+
+
+def writable(pointer: Pointer[Float32, _]) -> Values:
+    """The same address, for parts of a kernel that are gone before what it points to."""
+    return pointer.unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+
+
+@fieldwise_init
+struct Shared(Copyable, TrivialRegisterPassable):
+    """What all threads of a step have in common: rows of `state` floats, and the units that a product is cut into."""
+
+    var rows: Int
+    var state: Int
+    var units: Int
+
+
+@fieldwise_init
+struct SelfAttention[format: DType, head_dim: Int](Copyable, TrivialRegisterPassable):
+    """To x + out(attention of query(norm(x)) to the cache, the new token included)."""
+
+    comptime phases = 3
+
+    var norm: Norm
+    var query: Matrix[Self.format]
+    var key: Matrix[Self.format]
+    var value: Matrix[Self.format]
+    var out: Matrix[Self.format]
+    var cache: Cache
+
+    def bytes(self) -> Int:
+        """Of the weights."""
+        return 4 * self.query.bytes()
+
+    def run(
+        self,
+        y: Values,
+        x: Values,
+        scratch: Values,
+        mut packed: Packed[Self.format],
+        phases: Phases,
+        first: Int,
+        shared: Shared,
+    ):
+        """A thread's share of y, in the phases from `first` on; `scratch` has room for 4 times the rows."""
+        var size = shared.rows * shared.state
+        var query_data = scratch
+        var key_data = scratch.unsafe_offset(size)
+        var value_data = scratch.unsafe_offset(2 * size)
+        var mixed_data = scratch.unsafe_offset(3 * size)
+        var projected, added = plain(NONE, x), adding(x)
+        packed.take_normalised(x, self.norm, self.query.words)
+
+        def some_projections(unit: Int) {imm}:
+            packed.times(self.query, query_data, projected, unit, shared.units)
+            packed.times(self.key, key_data, projected, unit, shared.units)
+            packed.times(self.value, value_data, projected, unit, shared.units)
+
+        phases.share(first, shared.units, some_projections)
+
+        def one_head(unit: Int) {imm}:
+            attend_to_cache[Self.head_dim](
+                mixed_data, query_data, key_data, value_data, self.cache, unit
+            )
+
+        phases.share(first + 1, shared.rows * (shared.state // Self.head_dim), one_head)
+        packed.take(mixed_data, self.out.words)
+
+        def some_outputs(unit: Int) {imm}:
+            packed.times(self.out, y, added, unit, shared.units)
+
+        phases.share(first + 2, shared.units, some_outputs)
+
+
+@fieldwise_init
+struct CrossAttention[format: DType, audio: DType, head_dim: Int, frames: Int](Copyable, TrivialRegisterPassable):
+    """To x + out(attention of query(norm(x)) to the audio)."""
+
+    comptime phases = 3
+
+    var norm: Norm
+    var query: Matrix[Self.format]
+    var out: Matrix[Self.format]
+    var heard: PackedAudio[Self.audio, Self.head_dim, Self.frames]
+
+    def bytes(self) -> Int:
+        """Of the weights and of the audio's keys and values."""
+        return 2 * self.query.bytes() + self.heard.bytes()
+
+    def run(
+        self,
+        y: Values,
+        x: Values,
+        scratch: Values,
+        mut packed: Packed[Self.format],
+        phases: Phases,
+        first: Int,
+        shared: Shared,
+    ):
+        """A thread's share of y, in the phases from `first` on; `scratch` has room for twice the rows."""
+        var query_data = scratch
+        var mixed_data = scratch.unsafe_offset(shared.rows * shared.state)
+        var projected, added = plain(NONE, x), adding(x)
+        packed.take_normalised(x, self.norm, self.query.words)
+
+        def some_queries(unit: Int) {imm}:
+            packed.times(self.query, query_data, projected, unit, shared.units)
+
+        phases.share(first, shared.units, some_queries)
+
+        def one_head(unit: Int) {imm}:
+            attend_rows[Self.audio, Self.head_dim, Self.frames](
+                mixed_data, query_data, self.heard, unit, 0, self.heard.rows
+            )
+
+        phases.share(first + 1, self.heard.audios * self.heard.heads, one_head)
+        packed.take(mixed_data, self.out.words)
+
+        def some_outputs(unit: Int) {imm}:
+            packed.times(self.out, y, added, unit, shared.units)
+
+        phases.share(first + 2, shared.units, some_outputs)
+
+
+@fieldwise_init
+struct MLP[format: DType](Copyable, TrivialRegisterPassable):
+    """To x + narrow(activation(widen(norm(x))))."""
+
+    comptime phases = 2
+
+    var norm: Norm
+    var widen: Matrix[Self.format]
+    var narrow: Matrix[Self.format]
+    var activation: Int
+
+    def bytes(self) -> Int:
+        """Of the weights."""
+        return self.widen.bytes() + self.narrow.bytes()
+
+    def run(
+        self,
+        y: Values,
+        x: Values,
+        scratch: Values,
+        mut packed: Packed[Self.format],
+        phases: Phases,
+        first: Int,
+        shared: Shared,
+    ):
+        """A thread's share of y, in the phases from `first` on; `scratch` has room for the wide rows."""
+        var activated, added = plain(self.activation, x), adding(x)
+        packed.take_normalised(x, self.norm, self.widen.words)
+
+        def some_wide(unit: Int) {imm}:
+            packed.times(self.widen, scratch, activated, unit, shared.units)
+
+        phases.share(first, shared.units, some_wide)
+        packed.take(scratch, self.narrow.words)
+
+        def some_outputs(unit: Int) {imm}:
+            packed.times(self.narrow, y, added, unit, shared.units)
+
+        phases.share(first + 1, shared.units, some_outputs)
+
+
+@extensibility.register("whisper2max.step_block")
+struct StepBlock:
+    """Shapes: x and output [batch, 1, state]; layer [1], that of the caches; norms as weight and bias [state] and eps
+    [1]; every linear layer as weight, scales, sums and bias of whisper2max.linear; positions and caches as of
+    whisper2max.cached_attention; keys and values as of whisper2max.attention. `activation` is "gelu" or "gelu_tanh".
+    CPU only."""
 
     @staticmethod
     def execute[
-        format: DType, activation: StaticString, target: StaticString
+        format: DType, audio: DType, head_dim: Int, frames: Int, activation: StaticString, target: StaticString
     ](
         output: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
-        norm_weight: InputTensor[dtype=DType.float32, rank=1, ...],
-        norm_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        eps: InputTensor[dtype=DType.float32, rank=1, ...],
-        first_weight: InputTensor[dtype=format, rank=4, ...],
-        first_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        first_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        first_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        second_weight: InputTensor[dtype=format, rank=4, ...],
-        second_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        second_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        second_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        ctx: DeviceContext,
-    ) raises:
-        comptime assert target == "cpu", "whisper2max.step_mlp runs on the CPU only"
-        var rows, state = x.dim_size(0) * x.dim_size(1), x.dim_size(2)
-        var first = matrix[format](first_weight, first_scales, first_sums, first_bias, state)
-        var second = matrix[format](second_weight, second_scales, second_sums, second_bias, first.columns)
-        var of_norm = norm(norm_weight, norm_bias, eps)
-        var threads = threads_worth(first.bytes() + second.bytes())
-        var units = threads * UNITS_PER_THREAD
-        var hidden = List[Float32](unsafe_uninit_length=rows * first.columns)
-        var hidden_data, x_data, output_data = hidden.unsafe_ptr(), x.unsafe_ptr(), output.unsafe_ptr()
-        var activated, added = plain(activation_named[activation](), x_data), adding(x_data)
-        var phases = Phases(2)
-
-        def one_thread(thread: Int) {imm}:
-            var packed = Packed[format](rows, max(first.words, second.words))
-            packed.take_normalised(x_data, of_norm, first.words)
-
-            def widen(unit: Int) {imm}:
-                packed.times(first, hidden_data, activated, unit, units)
-
-            phases.share(0, units, widen)
-            packed.take(hidden_data, second.words)
-
-            def narrow(unit: Int) {imm}:
-                packed.times(second, output_data, added, unit, units)
-
-            phases.share(1, units, narrow)
-
-        sync_parallelize(one_thread, threads)
-        _ = hidden^
-        _ = phases^
-
-
-@extensibility.register("whisper2max.step_cross_attention")
-struct StepCrossAttention:
-    """Output x + out(attention of query(norm(x)) to the audio); keys and values as of whisper2max.attention."""
-
-    @staticmethod
-    def execute[
-        format: DType, audio: DType, head_dim: Int, frames: Int, target: StaticString
-    ](
-        output: OutputTensor[dtype=DType.float32, rank=3, ...],
-        x: InputTensor[dtype=DType.float32, rank=3, ...],
-        norm_weight: InputTensor[dtype=DType.float32, rank=1, ...],
-        norm_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        eps: InputTensor[dtype=DType.float32, rank=1, ...],
-        query_weight: InputTensor[dtype=format, rank=4, ...],
-        query_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        query_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        query_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        out_weight: InputTensor[dtype=format, rank=4, ...],
-        out_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        out_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        out_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        keys: InputTensor[dtype=audio, rank=5, ...],
-        values: InputTensor[dtype=audio, rank=5, ...],
-        ctx: DeviceContext,
-    ) raises:
-        comptime assert target == "cpu", "whisper2max.step_cross_attention runs on the CPU only"
-        var rows, state = x.dim_size(0) * x.dim_size(1), x.dim_size(2)
-        var project = matrix[format](query_weight, query_scales, query_sums, query_bias, state)
-        var out = matrix[format](out_weight, out_scales, out_sums, out_bias, state)
-        var of_norm = norm(norm_weight, norm_bias, eps)
-        var heard = packed_audio[audio, head_dim, frames](keys, values, rows, state)
-        var threads = threads_worth(project.bytes() + out.bytes() + heard.bytes())
-        var units = threads * UNITS_PER_THREAD
-        var query = List[Float32](unsafe_uninit_length=rows * state)
-        var mixed = List[Float32](unsafe_uninit_length=rows * state)
-        var query_data, mixed_data = query.unsafe_ptr(), mixed.unsafe_ptr()
-        var x_data, output_data = x.unsafe_ptr(), output.unsafe_ptr()
-        var projected, added = plain(NONE, x_data), adding(x_data)
-        var phases = Phases(3)
-
-        def one_thread(thread: Int) {imm}:
-            var packed = Packed[format](rows, project.words)
-            packed.take_normalised(x_data, of_norm, project.words)
-
-            def some_queries(unit: Int) {imm}:
-                packed.times(project, query_data, projected, unit, units)
-
-            phases.share(0, units, some_queries)
-
-            def one_head(unit: Int) {imm}:
-                attend_rows[audio, head_dim, frames](mixed_data, query_data, heard, unit, 0, heard.rows)
-
-            phases.share(1, heard.audios * heard.heads, one_head)
-            packed.take(mixed_data, out.words)
-
-            def some_outputs(unit: Int) {imm}:
-                packed.times(out, output_data, added, unit, units)
-
-            phases.share(2, units, some_outputs)
-
-        sync_parallelize(one_thread, threads)
-        _ = query^
-        _ = mixed^
-        _ = phases^
-
-
-@extensibility.register("whisper2max.step_self_attention")
-struct StepSelfAttention:
-    """Output x + out(attention of query(norm(x)) to the cache, the new token included); positions and caches as of
-    whisper2max.cached_attention."""
-
-    @staticmethod
-    def execute[
-        format: DType, layer: Int, head_dim: Int, target: StaticString
-    ](
-        output: OutputTensor[dtype=DType.float32, rank=3, ...],
-        x: InputTensor[dtype=DType.float32, rank=3, ...],
-        norm_weight: InputTensor[dtype=DType.float32, rank=1, ...],
-        norm_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        eps: InputTensor[dtype=DType.float32, rank=1, ...],
+        layer: InputTensor[dtype=DType.int64, rank=1, ...],
+        self_norm_weight: InputTensor[dtype=DType.float32, rank=1, ...],
+        self_norm_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        self_norm_eps: InputTensor[dtype=DType.float32, rank=1, ...],
         query_weight: InputTensor[dtype=format, rank=4, ...],
         query_scales: InputTensor[dtype=DType.float32, rank=1, ...],
         query_sums: InputTensor[dtype=DType.int32, rank=1, ...],
@@ -272,55 +316,75 @@ struct StepSelfAttention:
         out_scales: InputTensor[dtype=DType.float32, rank=1, ...],
         out_sums: InputTensor[dtype=DType.int32, rank=1, ...],
         out_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_norm_weight: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_norm_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_norm_eps: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_query_weight: InputTensor[dtype=format, rank=4, ...],
+        cross_query_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_query_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        cross_query_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_out_weight: InputTensor[dtype=format, rank=4, ...],
+        cross_out_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_out_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        cross_out_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_norm_weight: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_norm_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_norm_eps: InputTensor[dtype=DType.float32, rank=1, ...],
+        first_weight: InputTensor[dtype=format, rank=4, ...],
+        first_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        first_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        first_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        second_weight: InputTensor[dtype=format, rank=4, ...],
+        second_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        second_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        second_bias: InputTensor[dtype=DType.float32, rank=1, ...],
         positions: InputTensor[dtype=DType.int64, rank=1, ...],
         cache_k: MutableInputTensor[dtype=DType.float32, rank=4, ...],
         cache_v: MutableInputTensor[dtype=DType.float32, rank=4, ...],
+        keys: InputTensor[dtype=audio, rank=5, ...],
+        values: InputTensor[dtype=audio, rank=5, ...],
         ctx: DeviceContext,
     ) raises:
-        comptime assert target == "cpu", "whisper2max.step_self_attention runs on the CPU only"
+        comptime assert target == "cpu", "whisper2max.step_block runs on the CPU only"
         var rows, state = x.dim_size(0) * x.dim_size(1), x.dim_size(2)
-        var query = matrix[format](query_weight, query_scales, query_sums, query_bias, state)
-        var key = matrix[format](key_weight, key_scales, key_sums, key_bias, state)
-        var value = matrix[format](value_weight, value_scales, value_sums, value_bias, state)
-        var out = matrix[format](out_weight, out_scales, out_sums, out_bias, state)
-        var of_norm = norm(norm_weight, norm_bias, eps)
-        var cache = cache_of[layer](positions, cache_k, cache_v, x.dim_size(0), x.dim_size(1), state)
-        var threads = threads_worth(4 * query.bytes())
-        var units = threads * UNITS_PER_THREAD
-        var projections = List[Float32](unsafe_uninit_length=3 * rows * state)
-        var mixed = List[Float32](unsafe_uninit_length=rows * state)
-        var query_data, mixed_data = projections.unsafe_ptr(), mixed.unsafe_ptr()
-        var key_data = query_data.unsafe_offset(rows * state)
-        var value_data = key_data.unsafe_offset(rows * state)
-        var x_data, output_data = x.unsafe_ptr(), output.unsafe_ptr()
-        var projected, added = plain(NONE, x_data), adding(x_data)
-        var phases = Phases(3)
+        var of_self = SelfAttention[format, head_dim](
+            norm(self_norm_weight, self_norm_bias, self_norm_eps),
+            matrix[format](query_weight, query_scales, query_sums, query_bias, state),
+            matrix[format](key_weight, key_scales, key_sums, key_bias, state),
+            matrix[format](value_weight, value_scales, value_sums, value_bias, state),
+            matrix[format](out_weight, out_scales, out_sums, out_bias, state),
+            cache_of(Int(layer[0]), positions, cache_k, cache_v, x.dim_size(0), x.dim_size(1), state),
+        )
+        var of_audio = CrossAttention[format, audio, head_dim, frames](
+            norm(cross_norm_weight, cross_norm_bias, cross_norm_eps),
+            matrix[format](cross_query_weight, cross_query_scales, cross_query_sums, cross_query_bias, state),
+            matrix[format](cross_out_weight, cross_out_scales, cross_out_sums, cross_out_bias, state),
+            packed_audio[audio, head_dim, frames](keys, values, rows, state),
+        )
+        var widen = matrix[format](first_weight, first_scales, first_sums, first_bias, state)
+        var mlp = MLP[format](
+            norm(mlp_norm_weight, mlp_norm_bias, mlp_norm_eps),
+            widen,
+            matrix[format](second_weight, second_scales, second_sums, second_bias, widen.columns),
+            activation_named[activation](),
+        )
+        var threads = threads_worth(of_self.bytes() + of_audio.bytes() + mlp.bytes())
+        var shared = Shared(rows, state, threads * UNITS_PER_THREAD)
+        var between = List[Float32](unsafe_uninit_length=2 * rows * state)
+        var scratch = List[Float32](unsafe_uninit_length=rows * max(4 * state, widen.columns))
+        var x_data, output_data = writable(x.unsafe_ptr()), writable(output.unsafe_ptr())
+        var scratch_data, after_self = writable(scratch.unsafe_ptr()), writable(between.unsafe_ptr())
+        var after_audio = after_self.unsafe_offset(rows * state)
+        var phases = Phases(of_self.phases + of_audio.phases + mlp.phases)
 
         def one_thread(thread: Int) {imm}:
-            var packed = Packed[format](rows, query.words)
-            packed.take_normalised(x_data, of_norm, query.words)
-
-            def some_projections(unit: Int) {imm}:
-                packed.times(query, query_data, projected, unit, units)
-                packed.times(key, key_data, projected, unit, units)
-                packed.times(value, value_data, projected, unit, units)
-
-            phases.share(0, units, some_projections)
-
-            def one_head(unit: Int) {imm}:
-                attend_to_cache[head_dim](
-                    mixed_data, untracked(query_data), untracked(key_data), untracked(value_data), cache, unit
-                )
-
-            phases.share(1, rows * (state // head_dim), one_head)
-            packed.take(mixed_data, out.words)
-
-            def some_outputs(unit: Int) {imm}:
-                packed.times(out, output_data, added, unit, units)
-
-            phases.share(2, units, some_outputs)
+            var packed = Packed[format](rows, max(of_self.query.words, mlp.narrow.words))
+            of_self.run(after_self, x_data, scratch_data, packed, phases, 0, shared)
+            of_audio.run(after_audio, after_self, scratch_data, packed, phases, of_self.phases, shared)
+            var first = of_self.phases + of_audio.phases
+            mlp.run(output_data, after_audio, scratch_data, packed, phases, first, shared)
 
         sync_parallelize(one_thread, threads)
-        _ = projections^
-        _ = mixed^
+        _ = between^
+        _ = scratch^
         _ = phases^

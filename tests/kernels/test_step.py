@@ -1,4 +1,4 @@
-"""The kernels of a step against the kernels that they join, which have tests of their own: the same bits."""
+"""The kernel of a step against the kernels that it joins, which have tests of their own: the same bits."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from whisper2max.runtime.weights import registry
 
 # large enough that two threads share every kernel
 STATE, WIDE, HEAD_DIM, FRAMES, CONTEXT = 256, 1024, 64, 75, 9
+LAYERS, LAYER = 2, 1
 HEADS = STATE // HEAD_DIM
 CPU = DeviceRef.CPU()
 LINEARS = {"square": (STATE, STATE), "up": (WIDE, STATE), "down": (STATE, WIDE)}
@@ -18,14 +19,15 @@ LINEARS = {"square": (STATE, STATE), "up": (WIDE, STATE), "down": (STATE, WIDE)}
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
 def steps(request, compile_graph):
-    """run(rows) -> pairs of outputs by name: of the joined kernel, of the single ones; caches last."""
+    """run(rows) -> pairs of what the joined kernel gives and the single ones give: the output, and both caches."""
     format_ = getattr(DType, request.param)
     word, scale_row = 4 // format_.size_in_bytes, int(format_ == DType.int8)
     x = TensorType(DType.float32, ["batch", 1, STATE], CPU)
     wide = TensorType(DType.float32, ["batch", 1, WIDE], CPU)
-    cache = BufferType(DType.float32, [1, "batch", CONTEXT, STATE], CPU)
+    cache = BufferType(DType.float32, [LAYERS, "batch", CONTEXT, STATE], CPU)
     types = {
         "x": x,
+        "layer": TensorType(DType.int64, [1], CPU),
         "positions": TensorType(DType.int64, ["batch"], CPU),
         "frames": TensorType(DType.float32, ["batch", FRAMES, STATE], CPU),
         "norm": TensorType(DType.float32, [STATE], CPU),
@@ -42,45 +44,45 @@ def steps(request, compile_graph):
         given = dict(zip(types, inputs, strict=True))
         x, positions, norm = given["x"], given["positions"], [given["norm"], given["norm"], given["eps"]]
         square, up, down = ([given[f"{name}{part}"] for part in ("", "_scales", "_sums", "_bias")] for name in LINEARS)
-        h = kernel("layer_norm", [x, *norm], x.type)
-        q = kernel("linear", [h, *square], x.type, activation="none")
-
-        caches = [given["k"], given["v"]]
-        joined = kernel(
-            "step_self_attention",
-            [x, *norm, *4 * square, positions, *caches],
-            x.type,
-            in_place=True,
-            layer=0,
-            head_dim=HEAD_DIM,
-        )
-        caches = [given["other_k"], given["other_v"]]
-        y = kernel(
-            "cached_attention", [q, q, q, positions, *caches], x.type, in_place=True, layer=0, head_dim=HEAD_DIM
-        )
-        outputs = [joined, kernel("linear_add", [y, *square, x], x.type)]
-
         shape = ["batch", HEADS, -(-FRAMES // 32), HEAD_DIM // word + scale_row, 32 * word]
         keys = kernel("pack_keys", [given["frames"]], TensorType(format_, shape, CPU), head_dim=HEAD_DIM)
         shape = ["batch", HEADS, HEAD_DIM // 32, -(-FRAMES // word) + scale_row, 32 * word]
         values = kernel("pack_values", [given["frames"]], TensorType(format_, shape, CPU), head_dim=HEAD_DIM)
-        parameters = {"head_dim": HEAD_DIM, "frames": FRAMES}
-        parts = [*norm, *2 * square, keys, values]
-        outputs.append(kernel("step_cross_attention", [x, *parts], x.type, **parameters))
-        y = kernel("attention", [q, keys, values], x.type, **parameters)
-        outputs.append(kernel("linear_add", [y, *square, x], x.type))
 
-        outputs.append(kernel("step_mlp", [x, *norm, *up, *down], x.type, activation="gelu"))
+        parts = [given["layer"], *norm, *4 * square, *norm, *2 * square, *norm, *up, *down]
+        caches = [given["k"], given["v"]]
+        joined = kernel(
+            "step_block",
+            [x, *parts, positions, *caches, keys, values],
+            x.type,
+            in_place=True,
+            head_dim=HEAD_DIM,
+            frames=FRAMES,
+            activation="gelu",
+        )
+
+        h = kernel("layer_norm", [x, *norm], x.type)
+        q = kernel("linear", [h, *square], x.type, activation="none")
+        caches = [given["other_k"], given["other_v"]]
+        y = kernel(
+            "cached_attention", [q, q, q, positions, *caches], x.type, in_place=True, layer=LAYER, head_dim=HEAD_DIM
+        )
+        x = kernel("linear_add", [y, *square, x], x.type)
+        h = kernel("layer_norm", [x, *norm], x.type)
+        q = kernel("linear", [h, *square], x.type, activation="none")
+        y = kernel("attention", [q, keys, values], x.type, head_dim=HEAD_DIM, frames=FRAMES)
+        x = kernel("linear_add", [y, *square, x], x.type)
+        h = kernel("layer_norm", [x, *norm], x.type)
         y = kernel("linear", [h, *up], wide, activation="gelu")
-        outputs.append(kernel("linear_add", [y, *down, x], x.type))
-        return outputs
+        return [joined, kernel("linear_add", [y, *down, x], x.type)]
 
     graph = compile_graph(f"steps_{request.param}", list(types.values()), build)
 
-    def run(rows):
+    def run(rows, layer=LAYER):
         random = np.random.default_rng(rows)
         arrays = {
             "x": random.standard_normal((rows, 1, STATE), np.float32),
+            "layer": np.array([layer]),
             "positions": random.integers(0, CONTEXT, rows),
             "frames": random.standard_normal((rows, FRAMES, STATE), np.float32),
             "norm": random.standard_normal(STATE, np.float32),
@@ -93,14 +95,14 @@ def steps(request, compile_graph):
             bias = random.standard_normal(n_out, np.float32)
             arrays |= {name: panels, f"{name}_scales": scales, f"{name}_sums": sums, f"{name}_bias": bias}
         for name in ("k", "v"):
-            arrays[name] = random.standard_normal((1, rows, CONTEXT, STATE), np.float32)
+            arrays[name] = random.standard_normal((LAYERS, rows, CONTEXT, STATE), np.float32)
         arrays |= {f"other_{name}": arrays[name].copy() for name in ("k", "v")}
         bound = registry({name: arrays[name] for name in types})
         buffers = [each if isinstance(each, Buffer) else Buffer.from_numpy(each) for each in bound.values()]
-        outputs = [each.to_numpy() for each in graph.execute(*buffers)]
+        outputs = tuple(each.to_numpy() for each in graph.execute(*buffers))
         after = dict(zip(types, buffers, strict=True))
-        pairs = dict(zip(("self", "cross", "mlp"), zip(outputs[::2], outputs[1::2], strict=True), strict=True))
-        return pairs | {name: (after[name].to_numpy(), after[f"other_{name}"].to_numpy()) for name in ("k", "v")}
+        caches = {name: (after[name].to_numpy(), after[f"other_{name}"].to_numpy()) for name in ("k", "v")}
+        return {"output": outputs} | caches
 
     return run
 
@@ -117,3 +119,8 @@ def test_it_gives_the_same_however_the_threads_share_it(steps):
     for _ in range(50):
         for name, (joined, _) in steps(5).items():
             np.testing.assert_array_equal(joined, first[name][0], err_msg=name)
+
+
+def test_a_layer_that_the_caches_have_not_is_refused(steps):
+    with pytest.raises(Exception, match="the caches hold fewer layers"):
+        steps(1, layer=LAYERS)
