@@ -7,7 +7,9 @@ read all the time. They are woken once for a block, and go through its products 
     norm . query . attention to the audio . out + x
     norm . first half, GELU . second half + x
 
-Rows are normalised and packed by every thread for itself, which is cheaper than to wait for another.
+Rows are normalised and packed by every thread for itself, which is cheaper than to wait for another. The parts write to
+the same scratch one after the other. A thread that is late may pack what the next part has overwritten, but then it
+finds no unit left to use it for.
 """
 
 import extensibility
@@ -179,9 +181,7 @@ struct SelfAttention[format: DType, head_dim: Int](Copyable, TrivialRegisterPass
         phases.share(first, shared.units, some_projections)
 
         def one_head(unit: Int) {imm}:
-            attend_to_cache[Self.head_dim](
-                mixed_data, query_data, key_data, value_data, self.cache, unit
-            )
+            attend_to_cache[Self.head_dim](mixed_data, query_data, key_data, value_data, self.cache, unit)
 
         phases.share(first + 1, shared.rows * (shared.state // Self.head_dim), one_head)
         packed.take(mixed_data, self.out.words)
