@@ -345,35 +345,30 @@ def decoder_block_step(
     cache_v: BufferValue,
     cross: list[TensorValue],
 ) -> TensorValue:
-    """The same for one token per row, [batch, 1, N_TEXT_STATE], in three kernels (kernels/step.mojo)."""
+    """The same for one token per row, [batch, 1, N_TEXT_STATE], in one kernel (kernels/step.mojo)."""
     name = f"decoder.blocks.{layer}"
     parts = [
+        ops.constant([layer], DType.int64, CPU),
         *norm(f"{name}.attn_ln", N_TEXT_STATE, 1e-05),
         *affine(f"{name}.attn.query", N_TEXT_STATE, N_TEXT_STATE),
         *affine(f"{name}.attn.key", N_TEXT_STATE, N_TEXT_STATE, bias=False),
         *affine(f"{name}.attn.value", N_TEXT_STATE, N_TEXT_STATE),
         *affine(f"{name}.attn.out", N_TEXT_STATE, N_TEXT_STATE),
-    ]
-    (y,) = ops.inplace_custom(
-        "whisper2max.step_self_attention",
-        device=CPU,
-        values=[x, *parts, positions, cache_k, cache_v],
-        out_types=[x.type],
-        parameters={"layer": layer, "head_dim": HEAD_DIM},
-    )
-    parts = [
         *norm(f"{name}.cross_attn_ln", N_TEXT_STATE, 1e-05),
         *affine(f"{name}.cross_attn.query", N_TEXT_STATE, N_TEXT_STATE),
         *affine(f"{name}.cross_attn.out", N_TEXT_STATE, N_TEXT_STATE),
-        *cross[2 * layer : 2 * layer + 2],
-    ]
-    x = kernel("step_cross_attention", [y.tensor, *parts], x.shape, head_dim=HEAD_DIM, frames=N_AUDIO_CTX)
-    parts = [
         *norm(f"{name}.mlp_ln", N_TEXT_STATE, 1e-05),
         *affine(f"{name}.mlp.0", N_TEXT_STATE, 4 * N_TEXT_STATE),
         *affine(f"{name}.mlp.2", 4 * N_TEXT_STATE, N_TEXT_STATE),
     ]
-    return kernel("step_mlp", [x, *parts], x.shape, activation="gelu")
+    (y,) = ops.inplace_custom(
+        "whisper2max.step_block",
+        device=CPU,
+        values=[x, *parts, positions, cache_k, cache_v, *cross[2 * layer : 2 * layer + 2]],
+        out_types=[x.type],
+        parameters={"head_dim": HEAD_DIM, "frames": N_AUDIO_CTX, "activation": "gelu"},
+    )
+    return y.tensor
 
 
 def decoder(
