@@ -302,20 +302,25 @@ def _need(*modules: str) -> None:
         raise UsageError(f"this command needs {', '.join(missing)}: pip install 'whisper2max[convert]'")
 
 
-def main() -> None:
-    """Entry point of the `whisper2max` command."""
+def run() -> int:
+    """Do what the command line asks; return the exit status."""
     warnings.showwarning = lambda message, *rest: say(f"warning: {message}")
     debug = sys.argv[1:2] == ["--debug"]
-    status = 0
     try:
         app()
     except SystemExit as finished:
-        status = finished.code or 0
+        return finished.code or 0
     except Whisper2MaxError as error:
         if debug:
             raise
         say(f"error: {error}")
-        status = error.exit_code
+        return error.exit_code
+    return 0
+
+
+def main() -> None:
+    """Entry point of the `whisper2max` command."""
+    status = run()
     # nothing is left to do; to tear MAX 26.7 down takes 0.2 s, and now and then aborts
     sys.stdout.flush()
     sys.stderr.flush()
