@@ -13,10 +13,10 @@ import whisper2max.kernels
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from linear import STATES  # noqa: E402
 from measure import conditions  # noqa: E402
 
 MOJO = Path(sys.executable).with_name("mojo")
-STATES = {"tiny": 384, "base": 512, "small": 768, "medium": 1024, "large": 1280}
 
 
 def main() -> None:
