@@ -1,7 +1,7 @@
 """Speed of the whole decode step of an artifact: python benchmarks/kernels/step.py ARTIFACT ..
 
-A step is step_block of every layer, and the logits. It reads the decoder's weights and the audio's keys and values once,
-however many rows there are, so it is compared with the rate at which this machine reads memory in the same run.
+A step is step_block of every layer, and the logits. It reads the decoder's weights and the audio's keys and values
+once, however many rows there are, so it is compared with the rate at which this machine reads memory in the same run.
 """
 
 import sys
