@@ -1,7 +1,7 @@
 """Attention of many queries to the same keys and values: encoder self-attention and decoder cross-attention.
 
 Keys and values were packed by `pack_keys` and `pack_values` into panels of 32 columns, so both products run in the
-register tile of `tile`. One task takes a block of queries of one head, the rows of a tile at a time, here twelve:
+register tile of `tile`. A unit is a block of queries of one head, the rows of a tile at a time, here twelve:
 
                  frames                              frames
             [  keys panel 0 | panel 1 | .. ]                              [ values ]
@@ -25,16 +25,16 @@ the audio for every token, and every frame's keys and every channel's values hav
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
 from .pack import rounded
 from .product import Numbers, PackedWords, untracked
+from .share import share_units
 from .tile import Floats, LANES, PANEL, ROWS, VECTORS, group, multiply, multiply_widened, spread, spread_out, tile_rows
 
 
-comptime ROWS_PER_TASK = 16 * ROWS
+comptime ROWS_PER_UNIT = 16 * ROWS
 comptime LOG2_E = 1.4426950408889634
 
 
@@ -271,14 +271,14 @@ def attention[
     output: Pointer[mut=True, Float32, _], query: Pointer[Float32, _], heard: PackedAudio[format, head_dim, frames]
 ):
     """Attention of queries [audios, heard.rows, heads * head_dim] to the frames of their recording."""
-    var blocks = (heard.rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
+    var blocks = (heard.rows + ROWS_PER_UNIT - 1) // ROWS_PER_UNIT
 
-    def one_block(task: Int) {imm}:
-        var head_of_audio, block = divmod(task, blocks)
-        var first = block * ROWS_PER_TASK
-        attend_rows(output, query, heard, head_of_audio, first, min(first + ROWS_PER_TASK, heard.rows))
+    def one_block(unit: Int) {imm}:
+        var head_of_audio, block = divmod(unit, blocks)
+        var first = block * ROWS_PER_UNIT
+        attend_rows(output, query, heard, head_of_audio, first, min(first + ROWS_PER_UNIT, heard.rows))
 
-    sync_parallelize(one_block, heard.audios * heard.heads * blocks)
+    share_units(heard.audios * heard.heads * blocks, one_block)
 
 
 @extensibility.register("whisper2max.attention")

@@ -7,18 +7,17 @@ cache first, then each new token attends to the prefix that ends with itself:
                         [ earlier tokens | new k or v   | not read              ]
     token t sees        [===========================t]
 
-A task takes heads of a row, so nothing is shared between tasks and nothing is copied.
+A thread takes heads of a row, so nothing is shared between threads and nothing is copied.
 """
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .attend import attend
 from .product import untracked
-from .tasks import tasks_worth
+from .share import share_range
 
 
 @fieldwise_init
@@ -133,10 +132,9 @@ struct CachedAttention:
         for row in range(batch):
             read += length * (cache.position(row) + length) * state * 8
         var heads = batch * (state // head_dim)
-        var tasks = tasks_worth(read, heads)
 
-        def some_heads(task: Int) {imm}:
-            for head in range(task * heads // tasks, (task + 1) * heads // tasks):
+        def some_heads(first: Int, end: Int) {imm}:
+            for head in range(first, end):
                 attend_to_cache[head_dim](output_data, query_data, key_data, value_data, cache, head)
 
-        sync_parallelize(some_heads, tasks)
+        share_range(heads, read, some_heads)

@@ -12,11 +12,10 @@ The weight is packed from [n_out, kernel * n_in].
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
 from .product import Matrix, Rows, activation_named, plain, product, untracked
-from .tasks import tasks_worth
+from .share import share_range
 from .tile import PANEL, group
 
 
@@ -54,10 +53,9 @@ struct Conv1d:
             raise Error("whisper2max.conv1d: the weight is packed for another number of inputs or outputs")
         var padded = List[Float32](unsafe_uninit_length=batch * padded_frames * n_in)
         var copy, x_data = padded.unsafe_ptr(), x.unsafe_ptr()
-        var tasks = tasks_worth(batch * padded_frames * n_in * 8, batch * padded_frames)
 
-        def some_frames(task: Int) {imm}:
-            for place in range(task * batch * padded_frames // tasks, (task + 1) * batch * padded_frames // tasks):
+        def some_frames(first: Int, end: Int) {imm}:
+            for place in range(first, end):
                 var b, t = divmod(place, padded_frames)
                 t -= padding
                 var frame = copy.unsafe_offset(place * n_in)
@@ -69,7 +67,7 @@ struct Conv1d:
                     var from_ = (b * n_in + c) * frames + t if channels_first else (b * frames + t) * n_in + c
                     frame.unsafe_offset(c).unsafe_store(x_data.unsafe_offset(from_).unsafe_load())
 
-        sync_parallelize(some_frames, tasks)
+        share_range(batch * padded_frames, batch * padded_frames * n_in * 8, some_frames)
         var panels, offset = untracked(weight.unsafe_ptr().unsafe_bitcast[Int32]()), untracked(bias.unsafe_ptr())
         product[format](
             output.unsafe_ptr(),

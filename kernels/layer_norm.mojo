@@ -6,11 +6,10 @@ the mean (not for the mean of its squares, which loses digits in channels with a
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import sqrt
 
-from .tasks import tasks_worth
+from .share import share_range
 from .tile import Floats, LANES
 
 
@@ -59,13 +58,12 @@ struct LayerNorm:
         var rows, width = x.dim_size(0) * x.dim_size(1), x.dim_size(2)
         if width % LANES != 0:
             raise Error("whisper2max.layer_norm: the width is no multiple of 16")
-        var tasks = tasks_worth(rows * width * 8, rows)
         var epsilon = eps[0]
         var output_data, x_data = output.unsafe_ptr(), x.unsafe_ptr()
         var weight_data, bias_data = weight.unsafe_ptr(), bias.unsafe_ptr()
 
-        def some_rows(task: Int) {imm}:
-            for row in range(task * rows // tasks, (task + 1) * rows // tasks):
+        def some_rows(first: Int, end: Int) {imm}:
+            for row in range(first, end):
                 normalise_row(
                     output_data.unsafe_offset(row * width),
                     x_data.unsafe_offset(row * width),
@@ -75,4 +73,4 @@ struct LayerNorm:
                     epsilon,
                 )
 
-        sync_parallelize(some_rows, tasks)
+        share_range(rows, rows * width * 8, some_rows)

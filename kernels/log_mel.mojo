@@ -22,20 +22,21 @@ fold n with -n and are sums of products with cosines and sines from then on; the
 nested butterflies of 2 and 5 and a tenth of the code. Of each mel filter only the bins from its first
 to its last that is not zero are multiplied.
 
-    pass 1, a task per 64 frames:    output[mel, frame] = max(filters[mel] . power, 1e-10), and the task's maximum
-    pass 2, a task per mel channel:  output[mel, frame] = (max(log10(output), log10(maximum) - 8) + 4) / 4
+    pass 1, a unit per 64 frames:    output[mel, frame] = max(filters[mel] . power, 1e-10), and the unit's maximum
+    pass 2, a unit per mel channel:  output[mel, frame] = (max(log10(output), log10(maximum) - 8) + 4) / 4
 
 Frames that hear nothing but the padding skip pass 1.
 """
 
 import extensibility
 from extensibility import InputTensor, OutputTensor, Tensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, cos, log10, pi, sin
 from std.sys import simd_width_of
 from std.utils.coord import coord_to_index_list
 from std.utils.index import IndexList
+
+from .share import share_units
 
 comptime N_FFT = 400
 comptime HOP_LENGTH = 160
@@ -45,7 +46,7 @@ comptime COLUMNS = 25
 comptime LOWEST_POWER = Float32(1e-10)
 
 comptime LANES = simd_width_of[DType.float64]()
-comptime FRAMES_PER_TASK = 64
+comptime FRAMES_PER_UNIT = 64
 comptime Wave = SIMD[DType.float64, LANES]
 comptime Power = SIMD[DType.float32, LANES]
 # hops that the frames of a tile touch: the last one begins LANES - 1 hops after the first and is 2.5 long
@@ -133,20 +134,20 @@ def spectrogram(
     """
     # a frame beyond this one sees nothing but padding
     var n_heard = min(n_frames, (n_samples + N_FFT // 2 - 1) // HOP_LENGTH + 1)
-    var n_tasks = ceildiv(n_heard, FRAMES_PER_TASK)
+    var n_units = ceildiv(n_heard, FRAMES_PER_UNIT)
     var tables = Tables()
     var bands = non_zero_ranges(filters, n_mels)
-    var loudest = List[Float32](length=n_tasks, fill=0)
+    var loudest = List[Float32](length=n_units, fill=0)
     var loudest_data = loudest.unsafe_ptr()
 
-    def mel_powers(task: Int) {imm}:
+    def mel_powers(unit: Int) {imm}:
         var hops = List[Float32](length=HOP_LENGTH * TILE_HOPS, fill=0)
         var columns = List[Wave](length=2 * (ROWS // 2 + 1) * COLUMNS, fill=0)
         var powers = List[Power](length=N_BINS, fill=0)
         var highest = Power(LOWEST_POWER)
         var finite = Power(0)
-        var start = task * FRAMES_PER_TASK
-        for frame in range(start, min(start + FRAMES_PER_TASK, n_heard), LANES):
+        var start = unit * FRAMES_PER_UNIT
+        for frame in range(start, min(start + FRAMES_PER_UNIT, n_heard), LANES):
             copy_hops(hops.unsafe_ptr(), samples, frame * HOP_LENGTH - N_FFT // 2, n_samples, length)
             transform(powers.unsafe_ptr(), columns.unsafe_ptr(), hops.unsafe_ptr(), tables)
             var heard = min(LANES, n_heard - frame)
@@ -166,9 +167,9 @@ def spectrogram(
                         to.unsafe_offset(lane).unsafe_store(power[lane])
                         highest[lane] = max(highest[lane], power[lane])
         # 0 * NaN and 0 * infinity are NaN, and stay it
-        loudest_data.unsafe_offset(task).unsafe_store(highest.reduce_max() + finite.reduce_add())
+        loudest_data.unsafe_offset(unit).unsafe_store(highest.reduce_max() + finite.reduce_add())
 
-    sync_parallelize(mel_powers, n_tasks)
+    share_units(n_units, mel_powers)
 
     var maximum = LOWEST_POWER
     for power in loudest:
@@ -193,7 +194,7 @@ def spectrogram(
         for frame in range(n_heard, n_frames):
             row.unsafe_offset(frame).unsafe_store(silence)
 
-    sync_parallelize(log_of_powers, n_mels)
+    share_units(n_mels, log_of_powers)
 
 
 struct Tables:

@@ -5,18 +5,18 @@
     frame 1   [ word 0 | word 1 | .. ] -> word 1   [ frame 0 | frame 1 | .. | frame 31 ]
     ..                                    ..
 
-One task packs one head. Frames beyond the last are zero. In int8 every frame has a scale, its largest magnitude over
+A unit is one head. Frames beyond the last are zero. In int8 every frame has a scale, its largest magnitude over
 127, behind the words of its panel (`attention`).
 """
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
 from .attention import PackedAudio
 from .pack import as_words, largest_magnitude
+from .share import share_units
 from .tile import PANEL, group
 
 
@@ -30,10 +30,10 @@ def pack_keys[
     var panels = (frames + PANEL - 1) // PANEL
     var state = heads * head_dim
 
-    def one_head(task: Int) {imm}:
-        var audio, head = divmod(task, heads)
+    def one_head(unit: Int) {imm}:
+        var audio, head = divmod(unit, heads)
         for panel in range(panels):
-            var block = packed.unsafe_offset((task * panels + panel) * panel_size)
+            var block = packed.unsafe_offset((unit * panels + panel) * panel_size)
             for c in range(PANEL):
                 var frame = panel * PANEL + c
                 var row = keys.unsafe_offset((audio * frames + min(frame, frames - 1)) * state + head * head_dim)
@@ -46,7 +46,7 @@ def pack_keys[
                     var word = as_words[format, 1, 0](row.unsafe_offset(k * group[format]()), inverse)
                     block.unsafe_offset(k * PANEL + c).unsafe_store(word if frame < frames else Int32(0))
 
-    sync_parallelize(one_head, audios * heads)
+    share_units(audios * heads, one_head)
 
 
 @extensibility.register("whisper2max.pack_keys")

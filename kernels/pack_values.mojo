@@ -5,18 +5,18 @@
     frame 1   [ c0 | c1 | .. | c63 ]    ->     word 1   [ c0 of 2, 3 | c1 of 2, 3 | .. | c31 of 2, 3 ]
     ..                                         ..
 
-One task packs one head. Channels beyond the last, and frames missing from the last word, are zero. In int8 every
+A unit is one head. Channels beyond the last, and frames missing from the last word, are zero. In int8 every
 channel has a scale, its largest magnitude over 127, behind the words of its panel (`attention`).
 """
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
 from .attention import scale_rows
 from .pack import to_bfloat16
+from .share import share_units
 from .tile import Floats, LANES, PANEL, VECTORS, Words, group
 
 
@@ -31,10 +31,10 @@ def pack_values[
     var panel_size = (words + scale_rows[format]()) * PANEL
     var state = heads * head_dim
 
-    def one_head(task: Int) {imm}:
-        var audio, head = divmod(task, heads)
+    def one_head(unit: Int) {imm}:
+        var audio, head = divmod(unit, heads)
         comptime for panel in range(panels):
-            var block = packed.unsafe_offset((task * panels + panel) * panel_size)
+            var block = packed.unsafe_offset((unit * panels + panel) * panel_size)
             comptime for v in range(VECTORS):
                 comptime column = panel * PANEL + v * LANES
                 comptime if column >= head_dim:
@@ -60,7 +60,7 @@ def pack_values[
                                 word |= part_of_word[format](x, inverse) << Words(32 // share * i)
                         block.unsafe_offset(k * PANEL + v * LANES).unsafe_store(word)
 
-    sync_parallelize(one_head, audios * heads)
+    share_units(audios * heads, one_head)
 
 
 @always_inline

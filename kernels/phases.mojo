@@ -25,6 +25,21 @@ struct Phases(Movable):
         """Nothing of `count` phases is taken."""
         self.counters = List[Int64](length=2 * count * CACHE_LINE, fill=0)
 
+    def counter(self, number: Int) -> Pointer[Int64, MutUntrackedOrigin]:
+        """Of all threads, on a line of the cache of its own."""
+        var counters = self.counters.unsafe_ptr().unsafe_mut_cast[True]()
+        return counters.unsafe_offset(number * CACHE_LINE).unsafe_origin_cast[MutUntrackedOrigin]()
+
+    def take[Work: def(Int) -> None](self, phase: Int, units: Int, work: Work):
+        """The same as `share`, but it does not wait for the units of other threads."""
+        var taken, done = self.counter(2 * phase), self.counter(2 * phase + 1)
+        while True:
+            var unit = Int(Atomic[Int64].fetch_add(taken, Int64(1)))
+            if unit >= units:
+                break
+            work(unit)
+            _ = Atomic[Int64].fetch_add(done, Int64(1))
+
     def share[Work: def(Int) -> None](self, phase: Int, units: Int, work: Work):
         """Take units of a phase until none is left, then wait until all are done.
 
@@ -36,15 +51,8 @@ struct Phases(Movable):
             units: Of the phase, the same number in all threads.
             work: What a unit is.
         """
-        var counters = self.counters.unsafe_ptr().unsafe_mut_cast[True]()
-        var taken = counters.unsafe_offset(2 * phase * CACHE_LINE)
-        var done = counters.unsafe_offset((2 * phase + 1) * CACHE_LINE)
-        while True:
-            var unit = Int(Atomic[Int64].fetch_add(taken, Int64(1)))
-            if unit >= units:
-                break
-            work(unit)
-            _ = Atomic[Int64].fetch_add(done, Int64(1))
+        self.take(phase, units, work)
+        var done = self.counter(2 * phase + 1)
         # on a busy machine to yield would give the CPU to others for a whole time slice, at every phase
         while Int(Atomic[Int64].load(done)) < units:
             pass

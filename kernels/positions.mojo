@@ -2,10 +2,9 @@
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 
-from .tasks import tasks_worth
+from .share import share_range
 from .tile import LANES
 
 
@@ -32,11 +31,10 @@ struct AddPositions:
         for row in range(positions.dim_size(0)):
             if not 0 <= Int(positions[row]) <= table.dim_size(0) - length:
                 raise Error("whisper2max.add_positions: a position lies outside of the table")
-        var tasks = tasks_worth(batch * length * width * 12, batch * length)
         var output_data, x_data, table_data = output.unsafe_ptr(), x.unsafe_ptr(), table.unsafe_ptr()
 
-        def some_rows(task: Int) {imm}:
-            for place in range(task * batch * length // tasks, (task + 1) * batch * length // tasks):
+        def some_rows(first: Int, end: Int) {imm}:
+            for place in range(first, end):
                 var row, t = divmod(place, length)
                 var entry = (Int(positions[0 if shared else row]) + t) * width
                 for i in range(0, width, LANES):
@@ -45,4 +43,4 @@ struct AddPositions:
                         value + table_data.unsafe_offset(entry + i).unsafe_load[width=LANES]()
                     )
 
-        sync_parallelize(some_rows, tasks)
+        share_range(batch * length, batch * length * width * 12, some_rows)

@@ -2,25 +2,24 @@
 
 The weight is stored in panels of 32 columns (`tile`), packed at conversion. Two ways to share the work:
 
-    many rows: a task owns a block of rows, packs it once and takes it through every panel;
+    many rows: a unit is a block of rows, which is packed once and taken through every panel;
                a chain of a panel's words stays in the first-level cache while the tiles of the block pass
 
-                    panel 0   panel 1   ..                 few rows: all rows are packed once, and a task
-        block 0   [ tile      tile      .. ]  task 0                owns a range of panels, which it reads
+                    panel 0   panel 1   ..                 few rows: all rows are packed once, and a unit
+        block 0   [ tile      tile      .. ]  unit 0                is a range of panels, which is read
                   [ tile      tile      .. ]                        from memory once, front to back
-        block 1   [ tile      tile      .. ]  task 1
-                                                               [ panel 0 .. i ] task 0   [ panel i .. ] task 1
+        block 1   [ tile      tile      .. ]  unit 1
+                                                               [ panel 0 .. i ] unit 0   [ panel i .. ] unit 1
 
-Few rows of a small weight run in the caller (`tasks`).
+Few rows of a small weight run in the caller (`share`).
 """
 
 from std.math import erf, tanh
 
 from extensibility import InputTensor
-from max.algorithm import sync_parallelize
 
 from .pack import pack_row
-from .tasks import tasks_worth
+from .share import share_range, share_units
 from .tile import (
     CHAIN,
     Floats,
@@ -317,24 +316,22 @@ def product[format: DType](output: Pointer[mut=True, Float32, _], x: Rows, weigh
         var row_scales = List[Float32](unsafe_uninit_length=room_for(x.count))
         var packed_data, scale_data = packed.unsafe_ptr(), row_scales.unsafe_ptr()
         pack_tiles[format](packed_data, scale_data, x, 0, x.count, words)
-        var tasks = tasks_worth(weight.bytes(), panels)
 
-        def panel_range(task: Int) {imm}:
+        def panel_range(first: Int, end: Int) {imm}:
             var sums = List[Int32](unsafe_uninit_length=room_for(x.count) * PANEL)
-            for panel in range(task * panels // tasks, (task + 1) * panels // tasks):
+            for panel in range(first, end):
                 finish_panel[format](
                     output, sums.unsafe_ptr(), packed_data, scale_data, weight, finish, 0, x.count, panel
                 )
 
-        sync_parallelize(panel_range, tasks)
+        share_range(panels, weight.bytes(), panel_range)
         _ = packed^
         _ = row_scales^
     else:
         comptime block = ROWS * TILES_PER_BLOCK
-        var tasks = (x.count + block - 1) // block
 
-        def row_block(task: Int) {imm}:
-            var first = task * block
+        def row_block(unit: Int) {imm}:
+            var first = unit * block
             var count = min(block, x.count - first)
             var packed = List[Int32](unsafe_uninit_length=block * words * spread[format]())
             var row_scales = List[Float32](unsafe_uninit_length=block)
@@ -346,4 +343,4 @@ def product[format: DType](output: Pointer[mut=True, Float32, _], x: Rows, weigh
                     output, sums.unsafe_ptr(), packed_data, scale_data, weight, finish, first, count, panel
                 )
 
-        sync_parallelize(row_block, tasks)
+        share_units((x.count + block - 1) // block, row_block)

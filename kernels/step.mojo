@@ -38,13 +38,11 @@ from .product import (
     room_for,
     untracked,
 )
+from .share import UNITS_PER_THREAD
 from .tile import PANEL, group, spread
 
-comptime UNITS_PER_THREAD = 4
-"""Units of a phase: few enough to be read front to back, enough to make up for a thread that is late."""
-
 comptime BYTES_WORTH_A_THREAD = 1 << 17
-"""Kernels of a step follow each other closely: threads are still awake, and cost less than `tasks` reckons."""
+"""Kernels of a step follow each other closely: threads are still awake, and cost less than `share` reckons."""
 
 
 @fieldwise_init

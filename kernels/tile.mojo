@@ -25,6 +25,7 @@ of many rows pass.
 
 from std.memory import bitcast
 from std.sys import CompilationTarget, size_of
+from std.sys._assembly import inlined_assembly
 from std.sys.intrinsics import PrefetchOptions, llvm_intrinsic, prefetch
 
 comptime LANES = 16
@@ -47,6 +48,12 @@ comptime ZERO_POINT = 128 if VNNI else 0
 
 comptime CHAIN = 128
 """Words whose products are added one after the other."""
+
+comptime UNROLLED = 2 if WIDTH > 4 else 1
+"""Words in one turn of the inner loop: a CPU fetches a short loop more slowly than it could multiply."""
+
+comptime LINE = 16
+"""Words in a line of the cache."""
 
 comptime Words = SIMD[DType.int32, LANES]
 comptime Floats = SIMD[DType.float32, LANES]
@@ -129,6 +136,12 @@ def spread_out[
 
 
 @always_inline
+def fixed(sums: Register) -> Register:
+    """The same, but LLVM cannot regroup the additions that led here."""
+    return inlined_assembly["", Register, constraints="=x,0", has_side_effect=False](sums)
+
+
+@always_inline
 def dot[
     format: DType, total: DType
 ](sums: SIMD[total, WIDTH], x: Register, w: Register) -> SIMD[total, WIDTH]:
@@ -162,7 +175,7 @@ def dot[
         var pairs = llvm_intrinsic[pmaddwd, Register](
             bitcast[DType.int16, 2 * WIDTH](x), bitcast[DType.int16, 2 * WIDTH](w)
         )
-        return rebind[Sums](rebind[Register](sums) + pairs)
+        return rebind[Sums](fixed(rebind[Register](sums) + pairs))
     else:
         var low = ((x << Register(16)) >> Register(16)) * ((w << Register(16)) >> Register(16))
         return rebind[Sums](rebind[Register](sums) + low + (x >> Register(16)) * (w >> Register(16)))
@@ -212,18 +225,16 @@ def multiply_chain[
     """A `multiply` of at most `CHAIN` words, whose result is added to the sums if `add`."""
     comptime parts = spread[format]()
     comptime vectors = registers_per_row(rows)
+    # more rows take one part after the other: LLVM would reorder the sums until they need too many registers
+    comptime passes = 1 if rows <= 2 else parts
+    comptime ahead = CHAIN // 4 if rows <= 2 else CHAIN
     for column in range(0, PANEL, vectors * WIDTH):
         var chain = Array[SIMD[total, WIDTH], vectors * rows](fill=0)
-        # more rows take one part after the other: LLVM would reorder the sums until they need too many registers
-        comptime passes = 1 if rows <= 2 else parts
         comptime for one_pass in range(passes):
-            for k in range(words):
+
+            @always_inline
+            def one_word(k: Int) {mut chain, imm}:
                 var words_of_k = panel.unsafe_offset(k * PANEL + column)
-                comptime if rows > 2:
-                    # the next chain, in equal shares, because most passes find their words in the cache
-                    comptime share = CHAIN + one_pass * CHAIN // passes
-                    comptime half = passes - 1  # a shift: a division would take as long as three rows
-                    prefetch[READ](panel.unsafe_offset((share + (k >> half)) * PANEL + column))
                 comptime for part in range(parts // passes):
                     comptime own = one_pass + part
                     var w = Array[Register, vectors](fill=0)
@@ -235,6 +246,20 @@ def multiply_chain[
                         var word = x.unsafe_offset((parts * k + own) * word_step + r * row_step).unsafe_load()
                         comptime for v in range(vectors):
                             chain[vectors * r + v] = dot[format](chain[vectors * r + v], Register(word), w[v])
+
+            # a pass fetches its share of the words to come, those of every turn of the loop one after the other
+            comptime turn = UNROLLED * passes
+            var turns = words // turn
+            for t in range(turns):
+                comptime for i in range(UNROLLED):
+                    comptime first = ahead + one_pass * (CHAIN // passes) + i
+                    var to_come = panel.unsafe_offset((first + t * UNROLLED) * PANEL + column)
+                    comptime for line in range(0, vectors * WIDTH, LINE):
+                        prefetch[READ](to_come.unsafe_offset(line))
+                comptime for i in range(turn):
+                    one_word(t * turn + i)
+            for k in range(turns * turn, words):
+                one_word(k)
         comptime for r in range(rows):
             comptime for v in range(vectors):
                 var place = sums.unsafe_offset(r * sum_step + column + v * WIDTH)
