@@ -14,27 +14,52 @@ turns the exponential into a power of two. The softmax and all sums are float32.
 
 Formats: in float32 and bfloat16 the operands of both products are of that format. In int8, keys and values alone are
 stored so, and widened where they are multiplied; queries and weights stay float32. It halves what a decoder reads of
-the audio for every token, and every frame's keys and every channel's values have a scale of their own. The scales of
-32 columns lie behind their panel, as one more row of words:
+the audio for every token, and every frame's keys and every channel's values have a scale of their own.
+
+bfloat16 asks for 16 bits. An x86 without vdpbf16ps would have to multiply them as float32; it multiplies twice as many
+int16 in the same time. There queries, keys and values are whole steps of a scale of their own, 4095 and 2047 in the
+largest magnitude of a row or a column, and weights are whole 4095ths. That is finer than the eight bits of bfloat16.
+
+The scales of 32 columns lie behind their panel, as one more row of words, which bfloat16 leaves unused:
 
     panel   word 0   [ column 0 | column 1 | .. | column 31 ]
             ..
             last     [ column 0 | column 1 | .. | column 31 ]
-            scales   [ float32  | float32  | .. | float32   ]      int8 alone
+            scales   [ float32  | float32  | .. | float32   ]      not in float32
 """
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 from std.memory import bitcast
+from std.sys import CompilationTarget
 
-from .pack import rounded
+from .pack import fixed_point, largest_magnitude, rounded
 from .product import Numbers, PackedWords, untracked
 from .share import share_units
-from .tile import Floats, LANES, PANEL, ROWS, VECTORS, group, multiply, multiply_widened, spread, spread_out, tile_rows
+from .tile import (
+    BF16,
+    Floats,
+    LANES,
+    PANEL,
+    ROWS,
+    TILES,
+    VECTORS,
+    group,
+    multiply,
+    multiply_widened,
+    spread,
+    spread_out,
+    tile_rows,
+)
 
 
 comptime ROWS_PER_UNIT = 16 * ROWS
+comptime FIXED_POINT = CompilationTarget.is_x86() and not BF16
+
+comptime MOST_STEPS = Float32(4095)
+"""Of queries and weights in int16: a chain of 256 products with 2047 steps of keys or values just fits into int32."""
+
 comptime LOG2_E = 1.4426950408889634
 
 
@@ -56,12 +81,22 @@ def power_of_two[terms: Int](x: Floats) -> Floats:
 
 def scale_rows[format: DType]() -> Int:
     """Rows of words behind a panel that hold the scales of its columns."""
-    return 1 if format == DType.int8 else 0
+    return 0 if format == DType.float32 else 1
+
+
+def stored[format: DType]() -> DType:
+    """What keys and values of a format are in memory: int16 for bfloat16 where that is multiplied faster."""
+    return DType.int16 if format == DType.bfloat16 and FIXED_POINT else format
+
+
+def most_steps[format: DType]() -> Float32:
+    """Of keys and values of an integer format, the steps in the largest magnitude of a column."""
+    return 127 if format == DType.int8 else 2047
 
 
 def operand[format: DType]() -> DType:
     """The format of queries and weights where keys and values are of `format`."""
-    return DType.float32 if format == DType.int8 else format
+    return DType.float32 if format == DType.int8 else stored[format]()
 
 
 @fieldwise_init
@@ -114,6 +149,15 @@ def packed_audio[
 
 
 @always_inline
+def as_operand[format: DType, words: Int](values: SIMD[DType.float32, _]) -> SIMD[DType.int32, words]:
+    """Queries or weights, in steps where the format is of integers, as `words` words."""
+    comptime if format == DType.int16:
+        return fixed_point[words](rebind[SIMD[DType.float32, 2 * words]](values))
+    else:
+        return rounded[format, words](values)
+
+
+@always_inline
 def times_panel[
     format: DType, rows: Int, word_step: Int, row_step: Int
 ](
@@ -126,13 +170,14 @@ def times_panel[
     """Rows of x, in words of the operand format, times one panel of keys or values, scales included."""
     comptime if format == DType.int8:
         multiply_widened[rows, word_step, row_step](sums, sum_step, x.unsafe_bitcast[Float32](), panel, words)
+    else:
+        multiply[stored[format](), rows, word_step, row_step](sums, sum_step, x, panel, words)
+    comptime if stored[format]().is_integral():
         comptime for v in range(VECTORS):
             var scales = panel.unsafe_offset(words * PANEL + v * LANES).unsafe_load[width=LANES]()
             for r in range(rows):
                 var place = sums.unsafe_offset(r * sum_step + v * LANES)
                 place.unsafe_store(place.unsafe_load[width=LANES]() * bitcast[DType.float32, LANES](scales))
-    else:
-        multiply[format, rows, word_step, row_step](sums, sum_step, x, panel, words)
 
 
 @no_inline
@@ -172,13 +217,21 @@ def attend_tile[
     comptime scale = Float32(LOG2_E * Float64(head_dim) ** -0.5)
     comptime terms = 8 if format == DType.float32 else 5
 
+    var row_scales = Array[Float32, rows](fill=1)
     for r in range(rows):
+        var to_steps = scale
+        comptime if own == DType.int16:
+            if r < used_rows:
+                var largest = largest_magnitude(query.unsafe_offset(r * stride), head_dim)
+                if largest > 0:
+                    to_steps = MOST_STEPS / largest
+                    row_scales[r] = largest * scale / MOST_STEPS
         for k in range(words):
             var word = SIMD[DType.int32, parts](0)
             if r < used_rows:
                 var place = r * stride + k * group[own]()
-                var scaled = query.unsafe_offset(place).unsafe_load[width=group[own]()]() * scale
-                word = spread_out[own, 1](rounded[own, 1](scaled))
+                var scaled = query.unsafe_offset(place).unsafe_load[width=group[own]()]() * to_steps
+                word = spread_out[own, 1](as_operand[own, 1](scaled))
             comptime for i in range(parts):
                 packed.unsafe_offset((k * parts + i) * rows + r).unsafe_store(word[i])
 
@@ -199,15 +252,19 @@ def attend_tile[
         var largest = Floats(Float32.MIN)
         for i in range(0, padded, LANES):
             largest = max(largest, row.unsafe_offset(i).unsafe_load[width=LANES]())
-        var top = Floats(largest.reduce_max())
+        var row_scale = Floats(row_scales[r])
+        var top = Floats(largest.reduce_max()) * row_scale
         var total = Floats(0)
         for i in range(0, padded, PANEL):
             comptime for v in range(VECTORS):
-                var w = power_of_two[terms](row.unsafe_offset(i + v * LANES).unsafe_load[width=LANES]() - top)
+                var score = row.unsafe_offset(i + v * LANES).unsafe_load[width=LANES]()
+                var w = power_of_two[terms](score * row_scale - top)
+                comptime if own == DType.int16:
+                    w = (w * MOST_STEPS).__round__()
                 total += w
                 comptime share = LANES // group[own]()
                 var place = r * weight_stride + (i + v * LANES) // group[own]() * parts
-                weights.unsafe_offset(place).unsafe_store(spread_out[own, share](rounded[own, share](w)))
+                weights.unsafe_offset(place).unsafe_store(spread_out[own, share](as_operand[own, share](w)))
         totals[r] = total.reduce_add()
 
     comptime for panel in range(Heard.value_panels):
@@ -248,7 +305,7 @@ def attend_rows[
         var used = min(ROWS, end - start)
         var tile = tile_rows(used)
         var place = (audio * heard.rows + start) * state + head * head_dim
-        comptime for rows_of_tile in [1, 2, 4, 8, ROWS]:
+        comptime for rows_of_tile in TILES:
             comptime if rows_of_tile <= ROWS:
                 if tile == rows_of_tile:
                     attend_tile[format, rows_of_tile, head_dim, frames](

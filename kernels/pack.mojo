@@ -38,13 +38,21 @@ def rounded[format: DType, words: Int](values: SIMD[DType.float32, _]) -> SIMD[D
 
 
 @always_inline
+def fixed_point[words: Int](values: SIMD[DType.float32, 2 * words]) -> SIMD[DType.int32, words]:
+    """Whole steps of int16, rounded to the nearest, two to a word."""
+    return bitcast[DType.int32, words](values.__round__().cast[DType.int16]())
+
+
+@always_inline
 def as_words[
     format: DType, words: Int, zero_point: Int
 ](x: Pointer[Float32, _], inverse: Float32) -> SIMD[DType.int32, words]:
-    """The next `words` words of a row; int8 is multiplied by `inverse`, rounded, and moved up by `zero_point`."""
+    """The next `words` words of a row; integers are multiplied by `inverse`, rounded, and moved up by `zero_point`."""
     comptime width = words * group[format]()
     var values = x.unsafe_load[width=width]()
-    comptime if format != DType.int8:
+    comptime if format == DType.int16:
+        return fixed_point[words](rebind[SIMD[DType.float32, 2 * words]](values * inverse))
+    elif format != DType.int8:
         return rounded[format, words](values)
     else:
         var steps = (values * inverse).__round__().cast[DType.int32]() + Int32(zero_point)

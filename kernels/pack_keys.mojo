@@ -5,8 +5,8 @@
     frame 1   [ word 0 | word 1 | .. ] -> word 1   [ frame 0 | frame 1 | .. | frame 31 ]
     ..                                    ..
 
-A unit is one head. Frames beyond the last are zero. In int8 every frame has a scale, its largest magnitude over
-127, behind the words of its panel (`attention`).
+A unit is one head. Frames beyond the last are zero. Where steps are stored (`attention`), every frame has
+a scale, its largest magnitude over the most steps, behind the words of its panel.
 """
 
 import extensibility
@@ -14,7 +14,7 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
-from .attention import PackedAudio
+from .attention import PackedAudio, most_steps, stored
 from .pack import as_words, largest_magnitude
 from .share import share_units
 from .tile import PANEL, group
@@ -25,6 +25,8 @@ def pack_keys[
     format: DType, head_dim: Int
 ](packed: Pointer[mut=True, Int32, _], keys: Pointer[Float32, _], audios: Int, frames: Int, heads: Int):
     """Pack [audios, frames, heads * head_dim] -> [audios, heads, frames / 32, words, 32]; missing frames are 0."""
+    comptime own = stored[format]()
+    comptime steps = most_steps[own]()
     comptime words = head_dim // group[format]()
     comptime panel_size = PackedAudio[format, head_dim, 1].key_panel
     var panels = (frames + PANEL - 1) // PANEL
@@ -38,12 +40,12 @@ def pack_keys[
                 var frame = panel * PANEL + c
                 var row = keys.unsafe_offset((audio * frames + min(frame, frames - 1)) * state + head * head_dim)
                 var largest = Float32(0)
-                comptime if format == DType.int8:
+                comptime if own.is_integral():
                     largest = largest_magnitude(row, head_dim)
-                    block.unsafe_offset(words * PANEL + c).unsafe_store(bitcast[DType.int32](largest / 127))
-                var inverse = 127 / largest if largest > 0 else Float32(0)
+                    block.unsafe_offset(words * PANEL + c).unsafe_store(bitcast[DType.int32](largest / steps))
+                var inverse = steps / largest if largest > 0 else Float32(0)
                 comptime for k in range(words):
-                    var word = as_words[format, 1, 0](row.unsafe_offset(k * group[format]()), inverse)
+                    var word = as_words[own, 1, 0](row.unsafe_offset(k * group[format]()), inverse)
                     block.unsafe_offset(k * PANEL + c).unsafe_store(word if frame < frames else Int32(0))
 
     share_units(audios * heads, one_head)
@@ -52,7 +54,7 @@ def pack_keys[
 @extensibility.register("whisper2max.pack_keys")
 struct PackKeys:
     """Shapes: keys [audios, frames, heads * head_dim]; output [audios, heads, frames / 32 rounded up, words,
-    32 * values of a word], with one more row of words for the scales in int8. CPU only."""
+    32 * values of a word], with one more row of words for scales unless in float32. CPU only."""
 
     @staticmethod
     def execute[

@@ -5,8 +5,9 @@
     frame 1   [ c0 | c1 | .. | c63 ]    ->     word 1   [ c0 of 2, 3 | c1 of 2, 3 | .. | c31 of 2, 3 ]
     ..                                         ..
 
-A unit is one head. Channels beyond the last, and frames missing from the last word, are zero. In int8 every
-channel has a scale, its largest magnitude over 127, behind the words of its panel (`attention`).
+A unit is one head. Channels beyond the last, and frames missing from the last word, are zero. Where steps
+are stored (`attention`), every channel has a scale, its largest magnitude over the most steps, behind the words of its
+panel.
 """
 
 import extensibility
@@ -14,7 +15,7 @@ from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
-from .attention import scale_rows
+from .attention import most_steps, scale_rows, stored
 from .pack import to_bfloat16
 from .share import share_units
 from .tile import Floats, LANES, PANEL, VECTORS, Words, group
@@ -26,6 +27,8 @@ def pack_values[
 ](packed: Pointer[mut=True, Int32, _], values: Pointer[Float32, _], audios: Int, frames: Int, heads: Int):
     """Pack [audios, frames, heads * head_dim] -> panels [audios, heads, head_dim / 32, words, 32] along the frames."""
     comptime panels = (head_dim + PANEL - 1) // PANEL
+    comptime own = stored[format]()
+    comptime steps = most_steps[own]()
     comptime share = group[format]()
     var words = (frames + share - 1) // share
     var panel_size = (words + scale_rows[format]()) * PANEL
@@ -43,13 +46,13 @@ def pack_values[
                 else:
                     var first = values.unsafe_offset(audio * frames * state + head * head_dim + column)
                     var inverse = Floats(1)
-                    comptime if format == DType.int8:
+                    comptime if own.is_integral():
                         var largest = Floats(0)
                         for frame in range(frames):
                             largest = max(largest, abs(first.unsafe_offset(frame * state).unsafe_load[width=LANES]()))
-                        inverse = largest.gt(0).select(127 / largest, Floats(0))
+                        inverse = largest.gt(0).select(steps / largest, Floats(0))
                         block.unsafe_offset(words * PANEL + v * LANES).unsafe_store(
-                            bitcast[DType.int32, LANES](largest / 127)
+                            bitcast[DType.int32, LANES](largest / steps)
                         )
                     for k in range(words):
                         var word = Words(0)
@@ -57,7 +60,7 @@ def pack_values[
                             var frame = k * share + i
                             if frame < frames:
                                 var x = first.unsafe_offset(frame * state).unsafe_load[width=LANES]()
-                                word |= part_of_word[format](x, inverse) << Words(32 // share * i)
+                                word |= part_of_word[own](x, inverse) << Words(32 // share * i)
                         block.unsafe_offset(k * PANEL + v * LANES).unsafe_store(word)
 
     share_units(audios * heads, one_head)
@@ -71,13 +74,14 @@ def part_of_word[format: DType](x: Floats, inverse: Floats) -> Words:
     elif format == DType.bfloat16:
         return (to_bfloat16[LANES](x) >> 16).cast[DType.int32]()
     else:
-        return (x * inverse).__round__().cast[DType.int32]() & Words(255)
+        comptime bits = Words((1 << (32 // group[format]())) - 1)
+        return (x * inverse).__round__().cast[DType.int32]() & bits
 
 
 @extensibility.register("whisper2max.pack_values")
 struct PackValues:
     """Shapes: values [audios, frames, heads * head_dim]; output [audios, heads, head_dim / 32 rounded up, words,
-    32 * values of a word], with one more row of words for the scales in int8. CPU only."""
+    32 * values of a word], with one more row of words for scales unless in float32. CPU only."""
 
     @staticmethod
     def execute[

@@ -26,6 +26,7 @@ from .tile import (
     LANES,
     PANEL,
     ROWS,
+    TILES,
     VECTORS,
     ZERO_POINT,
     group,
@@ -294,7 +295,7 @@ def finish_panel[
     for chain in range(0, weight.words, CHAIN):
         for start in range(0, count, ROWS):
             var tile = tile_rows(count - start)
-            comptime for rows in [1, 2, 4, 8, ROWS]:
+            comptime for rows in TILES:
                 comptime if rows <= ROWS:
                     if tile == rows:
                         sum_tile[format, rows](

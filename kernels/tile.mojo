@@ -1,8 +1,8 @@
 """The register tile that every matrix product of the network is made of.
 
 A product y = x @ w.T is cut into tiles of `ROWS` rows and 32 columns, a panel of w. Both operands are read as words of
-four bytes, one float32, two bfloat16 or four int8 along the contracted axis, so one loop serves all three formats. It
-takes as many columns at a time as two registers hold, all 32 with AVX-512, 16 with AVX2:
+four bytes, one float32, two bfloat16 or int16, or four int8 along the contracted axis, so one loop serves all. It takes
+as many columns at a time as two registers hold, all 32 with AVX-512, 16 with AVX2:
 
                      panel of w: [words][32 columns]           register     register
                                                      word k   [c0 c1 .. c15|c16 .. c31]
@@ -15,8 +15,8 @@ The 12 x 2 sums, two registers of w and the splat fill 27 of the 32 registers of
 one of the 16 that older CPUs have. Every load of w is used for all rows.
 
 int8 words are multiplied by vpdpbusd or sdot where the CPU has them and by pmaddwd on other x86, bfloat16 words by
-vdpbf16ps. A CPU that has no such instruction multiplies int16 or float32 instead: then x is packed so at once, `spread`
-words for one of w, and only w is widened in the loop.
+vdpbf16ps, int16 words by vpdpwssd or pmaddwd. A CPU that has no instruction for int8 or bfloat16 multiplies int16 or
+float32 instead: then x is packed so at once, `spread` words for one of w, and only w is widened in the loop.
 
 The words are taken in chains of `CHAIN`, whose sums are added then. Rounding errors of a sum grow with the number of
 its terms; with chains the error is that of PyTorch. And 16 KB of a panel stay in the first-level cache while the tiles
@@ -73,17 +73,20 @@ def spread[format: DType]() -> Int:
 
 def sum_type[format: DType]() -> DType:
     """What products of a format are summed in."""
-    return DType.int32 if format == DType.int8 else DType.float32
+    return DType.int32 if format.is_integral() else DType.float32
+
+
+comptime TILES: List[Int] = [1, 2, 4, 5, 8, ROWS]
+"""Rows that a tile can have, at most `ROWS`; five is the usual number of beams."""
 
 
 def tile_rows(left: Int) -> Int:
-    """Rows of the tile that takes the next of `left` rows: the most, or the next power of two."""
-    if left >= ROWS or left > 8:
-        return ROWS
-    var rows = 1
-    while rows < left:
-        rows *= 2
-    return min(rows, ROWS)
+    """Rows of the tile that takes the next of `left` rows: the fewest that suffice, or the most there are."""
+    comptime for rows in TILES:
+        comptime if rows < ROWS:
+            if left <= rows:
+                return rows
+    return ROWS
 
 
 comptime READ = PrefetchOptions().for_read().high_locality().to_data_cache()
@@ -157,13 +160,19 @@ def dot[
                 rebind[Result](sums), bitcast[DType.bfloat16, 2 * WIDTH](x), bitcast[DType.bfloat16, 2 * WIDTH](w)
             )
         )
+    elif VNNI and format == DType.int16:
+        return rebind[Sums](
+            llvm_intrinsic["llvm.x86.avx512.vpdpwssd.512", Register](
+                rebind[Register](sums), bitcast[DType.int16, 2 * WIDTH](x), bitcast[DType.int16, 2 * WIDTH](w)
+            )
+        )
     elif VNNI:
         return rebind[Sums](
             llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", Register](
                 rebind[Register](sums), bitcast[DType.uint8, 4 * WIDTH](x), bitcast[DType.int8, 4 * WIDTH](w)
             )
         )
-    elif SDOT:
+    elif SDOT and format == DType.int8:
         return rebind[Sums](
             llvm_intrinsic["llvm.aarch64.neon.sdot.v4i32.v16i8", Register](
                 rebind[Register](sums), bitcast[DType.int8, 4 * WIDTH](x), bitcast[DType.int8, 4 * WIDTH](w)
@@ -229,7 +238,7 @@ def multiply_chain[
     comptime passes = 1 if rows <= 2 else parts
     comptime ahead = CHAIN // 4 if rows <= 2 else CHAIN
     for column in range(0, PANEL, vectors * WIDTH):
-        var chain = Array[SIMD[total, WIDTH], vectors * rows](fill=0)
+        var chain = Array[SIMD[sum_type[format](), WIDTH], vectors * rows](fill=0)
         comptime for one_pass in range(passes):
 
             @always_inline
@@ -263,10 +272,11 @@ def multiply_chain[
         comptime for r in range(rows):
             comptime for v in range(vectors):
                 var place = sums.unsafe_offset(r * sum_step + column + v * WIDTH)
+                var chain_sums = chain[vectors * r + v].cast[total]()
                 if add:
-                    place.unsafe_store(place.unsafe_load[width=WIDTH]() + chain[vectors * r + v])
+                    place.unsafe_store(place.unsafe_load[width=WIDTH]() + chain_sums)
                 else:
-                    place.unsafe_store(chain[vectors * r + v])
+                    place.unsafe_store(chain_sums)
 
 
 @always_inline
@@ -281,8 +291,9 @@ def multiply_widened[
 ):
     """Compute sums[rows, 32] = x[rows, 4 * words] of float32 @ panel[words, 32] of int8, widened on the way.
 
-    For weights that are read once and few rows: the memory is waited for, not the arithmetic. One row has a sum for
-    every byte of a word, because a single chain of additions would be waited for too.
+    For weights that are read once and few rows: the memory is waited for, not the arithmetic. One or two rows have
+    several sums for the bytes of a word, as many as make eight chains of additions, because a single chain would be
+    waited for too.
 
     Args:
         sums: Column c of row r lies at `r * sum_step + c`.
@@ -291,24 +302,28 @@ def multiply_widened[
         panel: Word k of column c lies at `k * 32 + c`.
         words: To contract.
     """
-    comptime chains = 4 if rows == 1 else 1
-    for column in range(0, PANEL, 2 * WIDTH):
-        var chain = Array[SIMD[DType.float32, WIDTH], 2 * chains * rows](fill=0)
+    comptime vectors = registers_per_row(rows)
+    comptime chains = max(1, 8 // (vectors * rows))
+    for column in range(0, PANEL, vectors * WIDTH):
+        var chain = Array[SIMD[DType.float32, WIDTH], vectors * chains * rows](fill=0)
         for k in range(words):
+            var words_of_k = panel.unsafe_offset(k * PANEL + column)
+            comptime for line in range(0, vectors * WIDTH, LINE):
+                prefetch[READ](words_of_k.unsafe_offset(CHAIN // 4 * PANEL + line))
             comptime for byte in range(4):
                 comptime above = Int32(24 - 8 * byte)
-                var w = Array[SIMD[DType.float32, WIDTH], 2](fill=0)
-                comptime for v in range(2):
-                    var four = panel.unsafe_offset(k * PANEL + column + v * WIDTH).unsafe_load[width=WIDTH]()
+                var w = Array[SIMD[DType.float32, WIDTH], vectors](fill=0)
+                comptime for v in range(vectors):
+                    var four = words_of_k.unsafe_offset(v * WIDTH).unsafe_load[width=WIDTH]()
                     w[v] = ((four << Register(above)) >> Register(24)).cast[DType.float32]()
                 comptime for r in range(rows):
                     var value = x.unsafe_offset((4 * k + byte) * value_step + r * row_step).unsafe_load()
-                    comptime for v in range(2):
-                        comptime place = ((byte % chains) * rows + r) * 2 + v
+                    comptime for v in range(vectors):
+                        comptime place = ((byte % chains) * rows + r) * vectors + v
                         chain[place] = multiply_add(w[v], SIMD[DType.float32, WIDTH](value), chain[place])
         comptime for r in range(rows):
-            comptime for v in range(2):
-                var total = chain[2 * r + v]
+            comptime for v in range(vectors):
+                var total = chain[vectors * r + v]
                 comptime for other in range(1, chains):
-                    total += chain[(other * rows + r) * 2 + v]
+                    total += chain[(other * rows + r) * vectors + v]
                 sums.unsafe_offset(r * sum_step + column + v * WIDTH).unsafe_store(total)

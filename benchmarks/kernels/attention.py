@@ -33,7 +33,7 @@ def build(dtype: DType, state: int):
     word, heads = 4 // dtype.size_in_bytes, state // HEAD_DIM
     kernels = [Path(whisper2max.kernels.__path__[0])]
     rows = TensorType(DType.float32, [1, FRAMES, state], CPU)
-    scales = int(dtype == DType.int8)
+    scales = int(dtype != DType.float32)
     keys = TensorType(dtype, [1, heads, -(-FRAMES // 32), HEAD_DIM // word + scales, 32 * word], CPU)
     values = TensorType(dtype, [1, heads, -(-HEAD_DIM // 32), -(-FRAMES // word) + scales, 32 * word], CPU)
     query = TensorType(DType.float32, [1, "rows", state], CPU)

@@ -21,7 +21,7 @@ LINEARS = {"square": (STATE, STATE), "up": (WIDE, STATE), "down": (STATE, WIDE)}
 def steps(request, compile_graph):
     """run(rows) -> pairs of what the joined kernel gives and the single ones give: the output, and both caches."""
     format_ = getattr(DType, request.param)
-    word, scale_row = 4 // format_.size_in_bytes, int(format_ == DType.int8)
+    word, scale_row = 4 // format_.size_in_bytes, int(format_ != DType.float32)
     x = TensorType(DType.float32, ["batch", 1, STATE], CPU)
     wide = TensorType(DType.float32, ["batch", 1, WIDE], CPU)
     cache = BufferType(DType.float32, [LAYERS, "batch", CONTEXT, STATE], CPU)
