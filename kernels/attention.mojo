@@ -34,7 +34,7 @@ from max.gpu.host import DeviceContext
 from std.memory import bitcast
 from std.sys import CompilationTarget
 
-from .pack import fixed_point, largest_magnitude, rounded
+from .pack import largest_magnitude, rounded
 from .product import Numbers, PackedWords, untracked
 from .share import share_units
 from .tile import (
@@ -47,6 +47,7 @@ from .tile import (
     VECTORS,
     group,
     multiply,
+    multiply_add,
     multiply_widened,
     spread,
     spread_out,
@@ -63,17 +64,25 @@ comptime MOST_STEPS = Float32(4095)
 comptime LOG2_E = 1.4426950408889634
 
 
+def coefficient(i: Int) -> Float32:
+    """Of x ** i in the power series of 2 ** x: ln(2) ** i / i!"""
+    var c = Float64(1)
+    for k in range(1, i + 1):
+        c *= 0.6931471805599453 / Float64(k)
+    return Float32(c)
+
+
 @always_inline
 def power_of_two[terms: Int](x: Floats) -> Floats:
     """Return 2 ** x for x <= 0, by a power series of `terms` terms around the nearest integer."""
-    comptime ln2 = 0.6931471805599453
     var bounded = max(x, Floats(-126))
     var whole = bounded.__round__()
-    var t = (bounded - whole) * Float32(ln2)
-    var y = Floats(1)
-    comptime for i in range(terms - 1):
-        comptime inverse = Float32(1.0 / Float64(terms - 1 - i))
-        y = (y * t).fma(Floats(inverse), Floats(1))
+    var t = bounded - whole
+    comptime last = coefficient(terms - 1)
+    var y = Floats(last)
+    comptime for i in range(1, terms):
+        comptime next = coefficient(terms - 1 - i)
+        y = multiply_add[LANES](y, t, Floats(next))
     return bitcast[DType.float32, LANES](
         bitcast[DType.int32, LANES](y) + (whole.cast[DType.int32]() << SIMD[DType.int32, LANES](23))
     )
@@ -146,15 +155,6 @@ def packed_audio[
         heads,
         rows // audios,
     )
-
-
-@always_inline
-def as_operand[format: DType, words: Int](values: SIMD[DType.float32, _]) -> SIMD[DType.int32, words]:
-    """Queries or weights, in steps where the format is of integers, as `words` words."""
-    comptime if format == DType.int16:
-        return fixed_point[words](rebind[SIMD[DType.float32, 2 * words]](values))
-    else:
-        return rounded[format, words](values)
 
 
 @always_inline
@@ -231,7 +231,9 @@ def attend_tile[
             if r < used_rows:
                 var place = r * stride + k * group[own]()
                 var scaled = query.unsafe_offset(place).unsafe_load[width=group[own]()]() * to_steps
-                word = spread_out[own, 1](as_operand[own, 1](scaled))
+                comptime if own == DType.int16:
+                    scaled = scaled.__round__()
+                word = spread_out[own, 1](rounded[own, 1](scaled))
             comptime for i in range(parts):
                 packed.unsafe_offset((k * parts + i) * rows + r).unsafe_store(word[i])
 
@@ -264,7 +266,7 @@ def attend_tile[
                 total += w
                 comptime share = LANES // group[own]()
                 var place = r * weight_stride + (i + v * LANES) // group[own]() * parts
-                weights.unsafe_offset(place).unsafe_store(spread_out[own, share](as_operand[own, share](w)))
+                weights.unsafe_offset(place).unsafe_store(spread_out[own, share](rounded[own, share](w)))
         totals[r] = total.reduce_add()
 
     comptime for panel in range(Heard.value_panels):

@@ -27,20 +27,16 @@ def to_bfloat16[width: Int](x: SIMD[DType.float32, width]) -> SIMD[DType.uint32,
 
 @always_inline
 def rounded[format: DType, words: Int](values: SIMD[DType.float32, _]) -> SIMD[DType.int32, words]:
-    """Values of float32 or bfloat16 as `words` words."""
+    """Values of float32 or bfloat16, or whole steps of int16, as `words` words."""
     comptime if format == DType.float32:
         return bitcast[DType.int32, words](values)
+    elif format == DType.int16:
+        return bitcast[DType.int32, words](values.cast[DType.int16]())
     elif BF16:
         return bitcast[DType.int32, words](values.cast[DType.bfloat16]())
     else:
         var even, odd = to_bfloat16[2 * words](rebind[SIMD[DType.float32, 2 * words]](values)).deinterleave()
         return rebind[SIMD[DType.int32, words]](((even >> 16) | odd).cast[DType.int32]())
-
-
-@always_inline
-def fixed_point[words: Int](values: SIMD[DType.float32, 2 * words]) -> SIMD[DType.int32, words]:
-    """Whole steps of int16, rounded to the nearest, two to a word."""
-    return bitcast[DType.int32, words](values.__round__().cast[DType.int16]())
 
 
 @always_inline
@@ -51,7 +47,7 @@ def as_words[
     comptime width = words * group[format]()
     var values = x.unsafe_load[width=width]()
     comptime if format == DType.int16:
-        return fixed_point[words](rebind[SIMD[DType.float32, 2 * words]](values * inverse))
+        return rounded[format, words]((values * inverse).__round__())
     elif format != DType.int8:
         return rounded[format, words](values)
     else:

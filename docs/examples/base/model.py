@@ -183,15 +183,15 @@ def attention(query: TensorValue, keys: TensorValue, values: TensorValue, head_d
 
 
 def key_panels(dtype: DType, head_dim: int) -> list[int]:
-    """Shape of a head's packed keys: panels of 32 frames, in int8 with a row of scales behind each."""
+    """Shape of a head's packed keys: panels of 32 frames, a row of scales behind each unless in float32."""
     word = 4 // dtype.size_in_bytes
-    return [-(-N_AUDIO_CTX // 32), head_dim // word + (dtype == DType.int8), 32 * word]
+    return [-(-N_AUDIO_CTX // 32), head_dim // word + (dtype != DType.float32), 32 * word]
 
 
 def value_panels(dtype: DType, head_dim: int) -> list[int]:
-    """Shape of a head's packed values: panels of 32 channels, in int8 with a row of scales behind each."""
+    """Shape of a head's packed values: panels of 32 channels, a row of scales behind each unless in float32."""
     word = 4 // dtype.size_in_bytes
-    return [-(-head_dim // 32), -(-N_AUDIO_CTX // word) + (dtype == DType.int8), 32 * word]
+    return [-(-head_dim // 32), -(-N_AUDIO_CTX // word) + (dtype != DType.float32), 32 * word]
 
 
 def pack_audio(
