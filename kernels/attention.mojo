@@ -39,6 +39,7 @@ from .product import Numbers, PackedWords, untracked
 from .share import share_units
 from .tile import (
     BF16,
+    CHAIN,
     Floats,
     LANES,
     PANEL,
@@ -56,12 +57,14 @@ from .tile import (
 
 
 comptime ROWS_PER_UNIT = 16 * ROWS
-comptime FIXED_POINT = CompilationTarget.is_x86() and not BF16
-
-comptime MOST_STEPS = Float32(4095)
-"""Of queries and weights in int16: a chain of 256 products with 2047 steps of keys or values just fits into int32."""
-
 comptime LOG2_E = 1.4426950408889634
+
+comptime FIXED_POINT = CompilationTarget.is_x86() and not BF16
+comptime MOST_STEPS = 4095
+"""Of queries and weights in int16."""
+
+comptime MOST_STEPS_STORED = 2047
+"""Of keys and values in int16: the products of a chain just fit into an int32."""
 
 
 def coefficient(i: Int) -> Float32:
@@ -100,7 +103,7 @@ def stored[format: DType]() -> DType:
 
 def most_steps[format: DType]() -> Float32:
     """Of keys and values of an integer format, the steps in the largest magnitude of a column."""
-    return 127 if format == DType.int8 else 2047
+    return 127 if format == DType.int8 else MOST_STEPS_STORED
 
 
 def operand[format: DType]() -> DType:
@@ -216,6 +219,7 @@ def attend_tile[
     comptime weight_stride = padded // group[own]() * parts + LANES
     comptime scale = Float32(LOG2_E * Float64(head_dim) ** -0.5)
     comptime terms = 8 if format == DType.float32 else 5
+    comptime assert 2 * CHAIN * MOST_STEPS * MOST_STEPS_STORED < 1 << 31, "a chain of int16 overflows"
 
     var row_scales = Array[Float32, rows](fill=1)
     for r in range(rows):
@@ -224,8 +228,8 @@ def attend_tile[
             if r < used_rows:
                 var largest = largest_magnitude(query.unsafe_offset(r * stride), head_dim)
                 if largest > 0:
-                    to_steps = MOST_STEPS / largest
-                    row_scales[r] = largest * scale / MOST_STEPS
+                    to_steps = Float32(MOST_STEPS) / largest
+                    row_scales[r] = largest * scale / Float32(MOST_STEPS)
         for k in range(words):
             var word = SIMD[DType.int32, parts](0)
             if r < used_rows:
@@ -262,7 +266,7 @@ def attend_tile[
                 var score = row.unsafe_offset(i + v * LANES).unsafe_load[width=LANES]()
                 var w = power_of_two[terms](score * row_scale - top)
                 comptime if own == DType.int16:
-                    w = (w * MOST_STEPS).__round__()
+                    w = (w * Float32(MOST_STEPS)).__round__()
                 total += w
                 comptime share = LANES // group[own]()
                 var place = r * weight_stride + (i + v * LANES) // group[own]() * parts

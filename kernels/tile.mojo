@@ -140,7 +140,7 @@ def spread_out[
 
 @always_inline
 def fixed(sums: Register) -> Register:
-    """The same, but LLVM cannot regroup the additions that led here."""
+    """The same, though LLVM cannot know: it would add products of some words first, in registers it lacks."""
     return inlined_assembly["", Register, constraints="=x,0", has_side_effect=False](sums)
 
 
