@@ -14,7 +14,9 @@ STATE, WIDE, HEAD_DIM, FRAMES, CONTEXT = 256, 1024, 64, 75, 9
 LAYERS, LAYER = 2, 1
 HEADS = STATE // HEAD_DIM
 CPU = DeviceRef.CPU()
-LINEARS = {"square": (STATE, STATE), "up": (WIDE, STATE), "down": (STATE, WIDE)}
+SQUARES = ("query", "key", "value", "out", "cross_query", "cross_out")
+LINEARS = dict.fromkeys(SQUARES, (STATE, STATE)) | {"up": (WIDE, STATE), "down": (STATE, WIDE)}
+NORMS = ("norm", "cross_norm", "mlp_norm")
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
@@ -30,9 +32,10 @@ def steps(request, compile_graph):
         "layer": TensorType(DType.int64, [1], CPU),
         "positions": TensorType(DType.int64, ["batch"], CPU),
         "frames": TensorType(DType.float32, ["batch", FRAMES, STATE], CPU),
-        "norm": TensorType(DType.float32, [STATE], CPU),
         "eps": TensorType(DType.float32, [1], CPU),
     }
+    for name in NORMS:
+        types[name] = types[f"{name}_bias"] = TensorType(DType.float32, [STATE], CPU)
     for name, (n_out, n_in) in LINEARS.items():
         types[name] = TensorType(format_, [n_out // 32, n_in // word, 32, word], CPU)
         types[f"{name}_scales"] = TensorType(DType.float32, [n_out], CPU)
@@ -42,14 +45,17 @@ def steps(request, compile_graph):
 
     def build(kernel, *inputs):
         given = dict(zip(types, inputs, strict=True))
-        x, positions, norm = given["x"], given["positions"], [given["norm"], given["norm"], given["eps"]]
-        square, up, down = ([given[f"{name}{part}"] for part in ("", "_scales", "_sums", "_bias")] for name in LINEARS)
+        x, positions = given["x"], given["positions"]
+        norm, cross_norm, mlp_norm = ([given[name], given[f"{name}_bias"], given["eps"]] for name in NORMS)
+        linears = [[given[f"{name}{part}"] for part in ("", "_scales", "_sums", "_bias")] for name in LINEARS]
+        query, key, value, out, cross_query, cross_out, up, down = linears
         shape = ["batch", HEADS, -(-FRAMES // 32), HEAD_DIM // word + scale_row, 32 * word]
         keys = kernel("pack_keys", [given["frames"]], TensorType(format_, shape, CPU), head_dim=HEAD_DIM)
         shape = ["batch", HEADS, HEAD_DIM // 32, -(-FRAMES // word) + scale_row, 32 * word]
         values = kernel("pack_values", [given["frames"]], TensorType(format_, shape, CPU), head_dim=HEAD_DIM)
 
-        parts = [given["layer"], *norm, *4 * square, *norm, *2 * square, *norm, *up, *down]
+        own = [*norm, *query, *key, *value, *out]
+        parts = [given["layer"], *own, *cross_norm, *cross_query, *cross_out, *mlp_norm, *up, *down]
         caches = [given["k"], given["v"]]
         joined = kernel(
             "step_block",
@@ -62,17 +68,17 @@ def steps(request, compile_graph):
         )
 
         h = kernel("layer_norm", [x, *norm], x.type)
-        q = kernel("linear", [h, *square], x.type, activation="none")
+        q, k, v = (kernel("linear", [h, *linear], x.type, activation="none") for linear in (query, key, value))
         caches = [given["other_k"], given["other_v"]]
         y = kernel(
-            "cached_attention", [q, q, q, positions, *caches], x.type, in_place=True, layer=LAYER, head_dim=HEAD_DIM
+            "cached_attention", [q, k, v, positions, *caches], x.type, in_place=True, layer=LAYER, head_dim=HEAD_DIM
         )
-        x = kernel("linear_add", [y, *square, x], x.type)
-        h = kernel("layer_norm", [x, *norm], x.type)
-        q = kernel("linear", [h, *square], x.type, activation="none")
+        x = kernel("linear_add", [y, *out, x], x.type)
+        h = kernel("layer_norm", [x, *cross_norm], x.type)
+        q = kernel("linear", [h, *cross_query], x.type, activation="none")
         y = kernel("attention", [q, keys, values], x.type, head_dim=HEAD_DIM, frames=FRAMES)
-        x = kernel("linear_add", [y, *square, x], x.type)
-        h = kernel("layer_norm", [x, *norm], x.type)
+        x = kernel("linear_add", [y, *cross_out, x], x.type)
+        h = kernel("layer_norm", [x, *mlp_norm], x.type)
         y = kernel("linear", [h, *up], wide, activation="gelu")
         return [joined, kernel("linear_add", [y, *down, x], x.type)]
 
@@ -85,9 +91,10 @@ def steps(request, compile_graph):
             "layer": np.array([layer]),
             "positions": random.integers(0, CONTEXT, rows),
             "frames": random.standard_normal((rows, FRAMES, STATE), np.float32),
-            "norm": random.standard_normal(STATE, np.float32),
             "eps": np.array([1e-5], np.float32),
         }
+        for name in NORMS:
+            arrays |= {part: random.standard_normal(STATE, np.float32) for part in (name, f"{name}_bias")}
         for name, (n_out, n_in) in LINEARS.items():
             weight = random.standard_normal((n_out, n_in), np.float32) / np.float32(np.sqrt(n_in))
             panels, *extra = packed(weight, request.param)
