@@ -17,8 +17,9 @@ stored so, and widened where they are multiplied; queries and weights stay float
 the audio for every token, and every frame's keys and every channel's values have a scale of their own.
 
 bfloat16 asks for 16 bits. An x86 without vdpbf16ps would have to multiply them as float32; it multiplies twice as many
-int16 in the same time. There queries, keys and values are whole steps of a scale of their own, 4095 and 2047 in the
-largest magnitude of a row or a column, and weights are whole 4095ths. That is finer than the eight bits of bfloat16.
+int16 in the same time. There queries, keys and values are whole steps of a scale of their own, 32767 and 1023 in the
+largest magnitude of a row or a column, and weights are whole 32767ths: most frames have a small one, and all together
+they count.
 
 The scales of 32 columns lie behind their panel, as one more row of words, which bfloat16 leaves unused:
 
@@ -39,13 +40,13 @@ from .product import Numbers, PackedWords, untracked
 from .share import share_units
 from .tile import (
     BF16,
-    CHAIN,
     Floats,
     LANES,
     PANEL,
     ROWS,
     TILES,
     VECTORS,
+    chain_words,
     group,
     multiply,
     multiply_add,
@@ -60,10 +61,10 @@ comptime ROWS_PER_UNIT = 16 * ROWS
 comptime LOG2_E = 1.4426950408889634
 
 comptime FIXED_POINT = CompilationTarget.is_x86() and not BF16
-comptime MOST_STEPS = 4095
+comptime MOST_STEPS = 32767
 """Of queries and weights in int16."""
 
-comptime MOST_STEPS_STORED = 2047
+comptime MOST_STEPS_STORED = 1023
 """Of keys and values in int16: the products of a chain just fit into an int32."""
 
 
@@ -219,7 +220,8 @@ def attend_tile[
     comptime weight_stride = padded // group[own]() * parts + LANES
     comptime scale = Float32(LOG2_E * Float64(head_dim) ** -0.5)
     comptime terms = 8 if format == DType.float32 else 5
-    comptime assert 2 * CHAIN * MOST_STEPS * MOST_STEPS_STORED < 1 << 31, "a chain of int16 overflows"
+    comptime products = 2 * chain_words[DType.int16]()
+    comptime assert products * MOST_STEPS * MOST_STEPS_STORED < 1 << 31, "a chain of int16 overflows"
 
     var row_scales = Array[Float32, rows](fill=1)
     for r in range(rows):

@@ -190,6 +190,11 @@ def dot[
         return rebind[Sums](rebind[Register](sums) + low + (x >> Register(16)) * (w >> Register(16)))
 
 
+def chain_words[format: DType]() -> Int:
+    """Words of a chain: fewer for int16, because int32 has to hold the sum of its products."""
+    return CHAIN // 4 if format == DType.int16 else CHAIN
+
+
 @always_inline
 def multiply[
     format: DType, rows: Int, word_step: Int, row_step: Int, total: DType
@@ -209,13 +214,14 @@ def multiply[
         panel: Word k of column c lies at `k * 32 + c`.
         words: Of the panel, to contract.
     """
-    for first in range(0, words, CHAIN):
+    comptime chain = chain_words[format]()
+    for first in range(0, words, chain):
         multiply_chain[format, rows, word_step, row_step](
             sums,
             sum_step,
             x.unsafe_offset(first * spread[format]() * word_step),
             panel.unsafe_offset(first * PANEL),
-            min(CHAIN, words - first),
+            min(chain, words - first),
             first > 0,
         )
 
