@@ -70,7 +70,7 @@ def test_rows_attend_to_the_audio_of_their_group(attention, batch, length, audio
     np.testing.assert_allclose(wide, expected(query, keys, values), rtol=0, atol=3e-6)
     np.testing.assert_allclose(int8, expected(query, int8_keys(keys), int8_values(values)), rtol=0, atol=1e-4)
     # queries are rounded after they are scaled, weights before they are summed: two more half steps of bfloat16;
-    # or all four are whole steps of int16, which are smaller than what bfloat16 rounds of keys and values
+    # or all four are whole steps of int16
     exact = expected(query, bfloat16(keys), bfloat16(values))
     assert np.sqrt(np.mean((narrow - exact) ** 2) / np.mean(exact**2)) < 2**-7
 

@@ -45,17 +45,28 @@ def round_to_bfloat16(y: Pointer[Int32, MutUntrackedOrigin], x: Pointer[Float32,
     y.unsafe_store(rounded[DType.bfloat16, LANES // 2](x.unsafe_load[width=LANES]()))
 """
 
-
-def of(*instructions):
-    return dict(zip(("float32", "bfloat16", "int8", "int16"), instructions, strict=False))
-
-
 # target: (triple, CPU, instruction and its number per word of a whole tile, by format)
 TARGETS = {
-    "AVX-512": ("x86_64", "znver4", of("vfmadd", "vdpbf16ps", "vpdpbusd", "vpdpwssd"), 24),
-    "AVX2": ("x86_64", "x86-64-v3", of("vfmadd", "vfmadd", "vpmaddwd", "vpmaddwd"), 12),
-    "SSE": ("x86_64", "x86-64-v2", of("mulps", "mulps", "pmaddwd", "pmaddwd"), 12),
-    "ARM": ("aarch64", "neoverse-n1", of("fmla", "fmla", "sdot"), 24),  # attention is not in int16 there
+    "AVX-512": (
+        "x86_64",
+        "znver4",
+        {"float32": "vfmadd", "bfloat16": "vdpbf16ps", "int8": "vpdpbusd", "int16": "vpdpwssd"},
+        24,
+    ),
+    "AVX2": (
+        "x86_64",
+        "x86-64-v3",
+        {"float32": "vfmadd", "bfloat16": "vfmadd", "int8": "vpmaddwd", "int16": "vpmaddwd"},
+        12,
+    ),
+    "SSE": (
+        "x86_64",
+        "x86-64-v2",
+        {"float32": "mulps", "bfloat16": "mulps", "int8": "pmaddwd", "int16": "pmaddwd"},
+        12,
+    ),
+    # attention is not in int16 there
+    "ARM": ("aarch64", "neoverse-n1", {"float32": "fmla", "bfloat16": "fmla", "int8": "sdot"}, 24),
 }
 
 
