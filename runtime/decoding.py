@@ -30,6 +30,8 @@ class DecodingOptions:
         suppress_blank: whether the transcript may not begin with a space alone or end at once.
         without_timestamps: whether to sample text alone.
         max_initial_timestamp: the latest time in seconds at which speech may begin; None or 0 is no limit.
+        must_reach: a segment that begins before this time in seconds is told in this window, since no other hears
+            it; None lets the text end at its beginning, as openai-whisper does.
     """
 
     task: str = "transcribe"
@@ -41,6 +43,7 @@ class DecodingOptions:
     suppress_blank: bool = True
     without_timestamps: bool = False
     max_initial_timestamp: float | None = 1.0
+    must_reach: float | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ class _Row:
         if options.max_initial_timestamp:
             steps = round(options.max_initial_timestamp / SECONDS_PER_TIMESTAMP)
             self.latest_initial_timestamp = self.special.timestamp_begin + steps
+        self.must_reach = self.special.timestamp_begin + (options.must_reach or 0.0) / SECONDS_PER_TIMESTAMP
         self.last_timestamp = None
         self.sum_logprob = np.float32(0)
         self.no_speech_prob = np.nan
@@ -282,6 +286,8 @@ class _Row:
         penultimate_was_timestamp = n_sampled < 2 or self.tokens[-2] >= begin
         if last_was_timestamp and penultimate_was_timestamp:
             scores[begin:] = -np.inf
+            if n_sampled > 1 and self.last_timestamp < self.must_reach:
+                scores[eot] = -np.inf
         elif last_was_timestamp:
             # a segment may begin where the last one ended
             scores[:eot] = -np.inf

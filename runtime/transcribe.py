@@ -233,7 +233,11 @@ def _segments_in_batches(
     first_states,
     windows: list[tuple[int, int]],
 ) -> Iterator[Segment]:
-    """Each window as if it were a recording; what follows its last pair of timestamps is heard in a later batch."""
+    """Each window as if it were a recording.
+
+    It ends at a pause, so a segment that the model leaves to the window after it is asked for in this one. What is not
+    told even so, for want of room or of a timestamp at its end, is heard in a later batch.
+    """
     ids = itertools.count()
     waiting, heard = windows, []
     while waiting:
@@ -241,7 +245,9 @@ def _segments_in_batches(
         states, first_states = first_states, None
         if states is None:
             states = engine.encode(_stacked(mel, batch, engine.dims.n_frames))
-        results = decode(engine, states, tokenizer, [window_options] * len(batch))
+        reaches = [(end - seek - SHORTEST_REST_FRAMES) / FRAMES_PER_SECOND for seek, end in batch]
+        asked = [replace(window_options, must_reach=reach) for reach in reaches]
+        results = decode(engine, states, tokenizer, asked)
         del states
         rests = []
         for (seek, end), result in zip(batch, results, strict=True):

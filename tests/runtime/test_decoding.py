@@ -20,6 +20,7 @@ def windows(noise: np.ndarray, count: int) -> np.ndarray:
 
 def of_openai(engine, mel: np.ndarray, options: DecodingOptions):
     given = dataclasses.asdict(options)
+    assert given.pop("must_reach") is None, "an option of ours alone"
     if given["suppress_tokens"] is not None:
         given["suppress_tokens"] = list(given["suppress_tokens"])
     return whisper.decode(engine.model, torch.from_numpy(mel), whisper.DecodingOptions(**given, fp16=False))
@@ -191,6 +192,41 @@ def test_rules_equal_openai_on_any_logits(random_multilingual, multilingual_toke
     assert result.tokens == expected
     np.testing.assert_allclose(result.avg_logprob, sum_logprob / (len(expected) + 1), rtol=1e-5)
     assert sum(token >= begin for token in expected) > 3
+
+
+@pytest.mark.parametrize(
+    ("likely", "must_reach", "expected"),
+    [
+        ("0 text 50 50 eot", None, "0 text 50 50"),
+        ("0 text 50 50 eot", 1.0, "0 text 50 50"),
+        ("0 text 50 50 eot eot", 1.02, "0 text 50 50 next"),
+        ("0 text 50 50 eot 60 60 eot eot", 1.3, "0 text 50 50 next 60 60 next"),
+        ("0 text 50 eot", 20.0, "0 text 50"),
+        ("0 text eot", 20.0, "0 text"),
+        ("0 eot", 20.0, "0"),
+    ],
+    ids=[
+        "openai-whisper leaves the rest", "begins at the end", "begins before it", "twice",
+        "ends by itself", "ends without a timestamp", "nothing said",
+    ],
+)  # fmt: skip
+def test_a_segment_that_no_other_window_hears(
+    random_multilingual, multilingual_tokenizer, likely, must_reach, expected
+):
+    """Numbers are timestamps; what is likely step by step, and next to it always "next"."""
+    begin = multilingual_tokenizer.special.timestamp_begin
+    words = {"text": 1000, "next": 1001, "eot": EOT}
+
+    def ids(line: str) -> list[int]:
+        return [words[word] if word in words else begin + int(word) for word in line.split()]
+
+    logits = np.full((len(likely.split()), multilingual_tokenizer.n_vocab), -20.0, np.float32)
+    logits[:, words["next"]] = 1.0
+    logits[np.arange(len(logits)), ids(likely)] = 5.0
+    engine = ScriptedEngine(random_multilingual.dims, list(logits))
+    options = DecodingOptions(language="en", must_reach=must_reach)
+    (result,) = decode(engine, STATES, multilingual_tokenizer, [options])
+    assert result.tokens == ids(expected)
 
 
 @pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])

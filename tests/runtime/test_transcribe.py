@@ -163,9 +163,11 @@ def test_batches_give_each_window_what_it_gives_alone(random_multilingual, multi
     mel = log_mel(samples, 80)
     windows = cut_at_pauses(mel, 3000)
     assert len(windows) == 3
-    asked, expected, n_encoded = DecodingOptions(language="en", prompt="Names: Łódź.", prefix="So"), [], 0
+    expected, n_encoded = [], 0
     for seek, end in windows:
         while end - seek >= 50:
+            reach = (end - seek - 50) / 100
+            asked = DecodingOptions(language="en", prompt="Names: Łódź.", prefix="So", must_reach=reach)
             states = random_multilingual.encode(pad_or_trim(mel[:, seek:end], 3000)[None])
             (alone,) = decode(random_multilingual, states, multilingual_tokenizer, [asked])
             pieces, advance = _slices(alone.tokens, 50364, end - seek)
@@ -220,6 +222,7 @@ def test_the_rest_of_a_window_is_heard_in_a_later_batch(
 
     def decoded(engine, states, tokenizer, options):
         assert len(options) == len(batches[-1]) == len(states)
+        assert [option.must_reach for option in options] == [(end - seek - 50) / 100 for seek, end in batches[-1]]
         return [DecodingResult("en", None, said[window], "", -0.5, 0.1, 0.0, 1.5) for window in batches[-1]]
 
     monkeypatch.setattr("whisper2max.runtime.transcribe.cut_at_pauses", lambda mel, n_frames: windows)
