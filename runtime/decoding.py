@@ -174,11 +174,10 @@ def _main_loop(engine, states, tokenizer: Tokenizer, rows: "list[_Row]") -> None
     for row, at_sot in zip(rows, logits[:, 0], strict=True):
         row.no_speech_prob = _probability(at_sot, tokenizer.special.no_speech)
     logits = logits[:, 1]
-    scratch = np.empty(tokenizer.n_vocab, np.float32)
     while True:
         for row, row_logits in zip(rows, logits, strict=True):
             if not row.finished:
-                row.sample(row_logits, scratch)
+                row.sample(row_logits)
         if all(row.finished for row in rows):
             return
         # a finished row goes on at position 0, where attention to its own tokens costs least
@@ -206,7 +205,7 @@ class _Row:
         self.rules_begin = tokenizer.n_vocab if options.without_timestamps else self.special.timestamp_begin
         self.tokens, self.sot_index = self._initial_tokens(tokenizer, options)
         self.sample_begin = len(self.tokens)
-        self.bias = _suppression(tokenizer, options)
+        self.suppressed = _suppressed(tokenizer, options)
         self.begin_suppressed = tokenizer.begin_suppress_tokens() if options.suppress_blank else []
         self.latest_initial_timestamp = tokenizer.n_vocab
         if options.max_initial_timestamp:
@@ -242,14 +241,13 @@ class _Row:
             )
         return tokens, sot_index
 
-    def sample(self, logits: np.ndarray, scratch: np.ndarray) -> None:
+    def sample(self, scores: np.ndarray) -> None:
         """Appends the most probable token that the rules allow.
 
         Args:
-            logits: float32 [n_vocab], left as it is.
-            scratch: float32 [n_vocab], overwritten.
+            scores: logits, float32 [n_vocab], overwritten: a copy would push them out of the cache.
         """
-        scores = np.add(logits, self.bias, out=scratch)
+        scores[self.suppressed] = -np.inf
         if len(self.tokens) == self.sample_begin:
             scores[self.begin_suppressed] = -np.inf
         begin = self.rules_begin
@@ -321,14 +319,11 @@ def _ids(tokenizer: Tokenizer, text: str | Iterable[int] | None) -> list[int]:
     return tokenizer.encode(" " + text.strip()) if isinstance(text, str) else [int(token) for token in text]
 
 
-def _suppression(tokenizer: Tokenizer, options: DecodingOptions) -> np.ndarray:
-    """float32 [n_vocab] to add to the logits: minus infinity for what is never sampled, otherwise 0."""
-    bias = np.zeros(tokenizer.n_vocab, np.float32)
-    if not options.without_timestamps:
-        bias[tokenizer.special.no_timestamps] = -np.inf
-    suppressed = set(options.suppress_tokens or ())
-    if suppressed:
-        special = tokenizer.special
+def _suppressed(tokenizer: Tokenizer, options: DecodingOptions) -> np.ndarray:
+    """int64 ids of what is never sampled."""
+    special = tokenizer.special
+    never = set() if options.without_timestamps else {special.no_timestamps}
+    if suppressed := set(options.suppress_tokens or ()):
         if -1 in suppressed:
             suppressed = {token for token in suppressed if token >= 0}.union(tokenizer.non_speech_tokens())
         outside = sorted(token for token in suppressed if not 0 <= token < tokenizer.n_vocab)
@@ -337,10 +332,10 @@ def _suppression(tokenizer: Tokenizer, options: DecodingOptions) -> np.ndarray:
                 f"suppress_tokens holds {outside[0]}; expected ids from 0 to {tokenizer.n_vocab - 1}, or -1 "
                 "for those that no speech contains."
             )
-        suppressed.update((special.transcribe, special.translate, special.sot, special.sot_prev))
-        suppressed.update((special.sot_lm, special.no_speech))
-        bias[list(suppressed)] = -np.inf
-    return bias
+        never |= suppressed
+        never |= {special.transcribe, special.translate, special.sot, special.sot_prev}
+        never |= {special.sot_lm, special.no_speech}
+    return np.array(sorted(never), np.int64)
 
 
 def _log_sum_exp(scores: np.ndarray) -> float:

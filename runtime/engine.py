@@ -104,7 +104,7 @@ class Engine:
             picked: int64 [batch, n], positions in each row whose logits are wanted.
 
         Returns:
-            Logits float32 [batch, n, n_vocab], and the session to continue with.
+            Logits float32 [batch, n, n_vocab], the caller's own, and the session to continue with.
         """
         batch = tokens.shape[0]
         if tokens.ndim != 2 or batch % states.shape[0] or picked.ndim != 2 or picked.shape[0] != batch:
@@ -151,7 +151,7 @@ class Session:
             positions: int64 [batch], where each row's token goes, below n_text_ctx.
 
         Returns:
-            Logits float32 [batch, n_vocab].
+            Logits float32 [batch, n_vocab], the caller's own.
         """
         if tokens.shape != (self._batch,) or positions.shape != (self._batch,):
             raise UsageError(f"a step of {self._batch} rows got {len(tokens)} tokens and {len(positions)} positions")
