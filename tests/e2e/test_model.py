@@ -76,6 +76,19 @@ def test_neighbouring_rows_share_the_audio_of_their_group(tiny_en):
     np.testing.assert_allclose(shared, alone, rtol=0, atol=1e-4 * np.abs(alone).max())
 
 
+def test_logits_are_the_callers_own(tiny_en):
+    engine, sot = tiny_en.engine, np.array([tiny_en.tokenizer.special.sot], np.int64)
+    states = engine.encode(np.zeros((1, 80, 3000), np.float32))
+    of_prompt, session = engine.prompt(states, sot[None], np.zeros((1, 1), np.int64))
+    of_step = session.step(sot, np.ones(1, np.int64))
+    before = of_step.copy()
+    of_prompt[:], of_step[:] = np.nan, np.nan
+    again = session.step(sot, np.ones(1, np.int64))
+    np.testing.assert_array_equal(again, before)
+    again[:] = 0
+    assert np.isnan(of_prompt).all() and np.isnan(of_step).all(), "one buffer serves several steps"
+
+
 def test_rows_decoded_together_give_the_tokens_they_give_alone(tiny_en):
     samples = load_audio(SPEECH)
     cuts = [samples, samples[: len(samples) // 3], samples[len(samples) // 2 :], np.zeros(16_000, np.float32)]
