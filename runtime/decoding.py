@@ -30,8 +30,8 @@ class DecodingOptions:
         suppress_blank: whether the transcript may not begin with a space alone or end at once.
         without_timestamps: whether to sample text alone.
         max_initial_timestamp: the latest time in seconds at which speech may begin; None or 0 is no limit.
-        must_reach: a segment that begins before this time in seconds is told in this window, since no other hears
-            it; None lets the text end at its beginning, as openai-whisper does.
+        must_reach: where the text would end with the beginning of a segment before this time in seconds, as if the
+            next window heard it, that segment is told in this one if the model is sure of it; None leaves it out.
     """
 
     task: str = "transcribe"
@@ -44,6 +44,10 @@ class DecodingOptions:
     without_timestamps: bool = False
     max_initial_timestamp: float | None = 1.0
     must_reach: float | None = None
+
+
+# What openai-whisper takes for a failure: a mean log-probability below, a compression ratio above.
+UNSURE_LOGPROB, REPETITIVE_RATIO = -1.0, 2.4
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def decode(engine, states, tokenizer: Tokenizer, options: Sequence[DecodingOptio
     n_text_ctx = engine.dims.n_text_ctx
     rows = [_Row(tokenizer, n_text_ctx, *of_row) for of_row in zip(options, languages, strict=True)]
     _main_loop(engine, states, tokenizer, rows)
-    return [row.result(tokenizer, probs) for row, probs in zip(rows, language_probs, strict=True)]
+    return [row.result(probs) for row, probs in zip(rows, language_probs, strict=True)]
 
 
 def _main_loop(engine, states, tokenizer: Tokenizer, rows: "list[_Row]") -> None:
@@ -193,11 +197,13 @@ class _Row:
         sample_begin: length of the prompt.
         sot_index: where in the prompt the transcript starts.
         last_timestamp: the latest timestamp sampled, None before the first.
+        rest: where the text would have ended but for `must_reach`, its log-probability up to there, and of the end.
         finished: whether no further token is wanted.
     """
 
     def __init__(self, tokenizer: Tokenizer, n_text_ctx: int, options: DecodingOptions, language: str):
         self.language = language
+        self.tokenizer = tokenizer
         self.special = tokenizer.special
         self.n_text_ctx = n_text_ctx
         self.sample_len = options.sample_len or n_text_ctx // 2
@@ -213,6 +219,7 @@ class _Row:
             self.latest_initial_timestamp = self.special.timestamp_begin + steps
         self.must_reach = self.special.timestamp_begin + (options.must_reach or 0.0) / SECONDS_PER_TIMESTAMP
         self.last_timestamp = None
+        self.rest = None
         self.sum_logprob = np.float32(0)
         self.no_speech_prob = np.nan
         self.finished = False
@@ -271,6 +278,8 @@ class _Row:
             self.last_timestamp = token
         n_sampled = len(self.tokens) - self.sample_begin
         self.finished = token == self.special.eot or n_sampled >= self.sample_len or len(self.tokens) > self.n_text_ctx
+        if self.rest is not None:
+            self._judge_rest()
 
     def _apply_timestamp_rules(self, scores: np.ndarray) -> None:
         """Rules out what may not follow, in place."""
@@ -284,7 +293,9 @@ class _Row:
         penultimate_was_timestamp = n_sampled < 2 or self.tokens[-2] >= begin
         if last_was_timestamp and penultimate_was_timestamp:
             scores[begin:] = -np.inf
-            if n_sampled > 1 and self.last_timestamp < self.must_reach:
+            if n_sampled > 1 and self.last_timestamp < self.must_reach and scores.argmax() == eot:
+                if self.rest is None:
+                    self.rest = len(self.tokens), self.sum_logprob, scores[eot] - _log_sum_exp(scores)
                 scores[eot] = -np.inf
         elif last_was_timestamp:
             # a segment may begin where the last one ended
@@ -294,13 +305,25 @@ class _Row:
             # but may not end where it began
             scores[begin : self.last_timestamp + 1] = -np.inf
 
-    def result(self, tokenizer: Tokenizer, language_probs: dict[str, float] | None) -> DecodingResult:
+    def _judge_rest(self) -> None:
+        """Ends the text where it would have ended, once what followed proves to be guessed."""
+        end, logprob, logprob_of_end = self.rest
+        told = [token for token in self.tokens[end:] if token != self.special.eot]
+        closed = told[-1] >= self.special.timestamp_begin
+        text = self.tokenizer.decode([token for token in told if token < self.special.timestamp_begin])
+        failed = compression_ratio(text) > REPETITIVE_RATIO or (self.finished and not closed)
+        if failed or (closed and self.sum_logprob - logprob < UNSURE_LOGPROB * len(told)):
+            self.tokens[end:] = [self.special.eot]
+            self.sum_logprob = logprob + logprob_of_end
+            self.finished = True
+
+    def result(self, language_probs: dict[str, float] | None) -> DecodingResult:
         sampled = self.tokens[self.sample_begin :]
         if sampled[-1] == self.special.eot:
             sampled.pop()
         # upstream leaves out timestamps alone: a language token sampled by mistake stays visible
         spelled = [token for token in sampled if token < self.special.timestamp_begin]
-        text = tokenizer.decode_with_timestamps(spelled).strip()
+        text = self.tokenizer.decode_with_timestamps(spelled).strip()
         return DecodingResult(
             language=self.language,
             language_probs=language_probs,

@@ -235,8 +235,8 @@ def _segments_in_batches(
 ) -> Iterator[Segment]:
     """Each window as if it were a recording.
 
-    It ends at a pause, so a segment that the model leaves to the window after it is asked for in this one. What is not
-    told even so, for want of room or of a timestamp at its end, is heard in a later batch.
+    It ends at a pause, so a segment that the model leaves to the window after it is asked for in this one. What it is
+    not sure of is heard in a later batch.
     """
     ids = itertools.count()
     waiting, heard = windows, []

@@ -194,26 +194,36 @@ def test_rules_equal_openai_on_any_logits(random_multilingual, multilingual_toke
     assert sum(token >= begin for token in expected) > 3
 
 
+SURE, UNSURE = 1.0, -12.0
+
+
 @pytest.mark.parametrize(
-    ("likely", "must_reach", "expected"),
+    ("likely", "must_reach", "next_logit", "expected"),
     [
-        ("0 text 50 50 eot", None, "0 text 50 50"),
-        ("0 text 50 50 eot", 1.0, "0 text 50 50"),
-        ("0 text 50 50 eot eot", 1.02, "0 text 50 50 next"),
-        ("0 text 50 50 eot 60 60 eot eot", 1.3, "0 text 50 50 next 60 60 next"),
-        ("0 text 50 eot", 20.0, "0 text 50"),
-        ("0 text eot", 20.0, "0 text"),
-        ("0 eot", 20.0, "0"),
+        ("0 text 50 50 eot", None, SURE, "0 text 50 50"),
+        ("0 text 50 50 eot", 1.0, SURE, "0 text 50 50"),
+        ("0 text 50 50 eot 60 eot", 1.02, SURE, "0 text 50 50 next 60"),
+        ("0 text 50 50 eot 60 60 eot 70 eot", 1.3, SURE, "0 text 50 50 next 60 60 next 70"),
+        ("0 text 50 50 text 60 60 eot", 1.02, SURE, "0 text 50 50 text 60 60"),
+        ("0 text 50 eot", 20.0, SURE, "0 text 50"),
+        ("0 text eot", 20.0, SURE, "0 text"),
+        ("0 eot", 20.0, SURE, "0"),
+        ("0 text 50 50 eot 60 eot", 1.02, UNSURE, "0 text 50 50"),
+        ("0 text 50 50 eot eot", 1.02, SURE, "0 text 50 50"),
+        ("0 text 50 50 eot 60 60 eot eot", 1.3, SURE, "0 text 50 50"),
+        ("0 text 50 50 eot" + 60 * " text" + " 60 eot", 1.02, SURE, "0 text 50 50"),
+        ("0 text 50 50 eot" + 219 * " text", 1.02, SURE, "0 text 50 50"),
     ],
     ids=[
-        "openai-whisper leaves the rest", "begins at the end", "begins before it", "twice",
-        "ends by itself", "ends without a timestamp", "nothing said",
+        "openai-whisper leaves the rest", "begins at the end", "begins before it", "twice", "goes on by itself",
+        "ends by itself", "ends without a timestamp", "nothing said", "unsure", "not closed", "the second not closed",
+        "repetitive", "no room",
     ],
 )  # fmt: skip
 def test_a_segment_that_no_other_window_hears(
-    random_multilingual, multilingual_tokenizer, likely, must_reach, expected
+    random_multilingual, multilingual_tokenizer, likely, must_reach, next_logit, expected
 ):
-    """Numbers are timestamps; what is likely step by step, and next to it always "next"."""
+    """Numbers are timestamps; what is likely step by step, and next to it "next" with the same logit always."""
     begin = multilingual_tokenizer.special.timestamp_begin
     words = {"text": 1000, "next": 1001, "eot": EOT}
 
@@ -221,12 +231,18 @@ def test_a_segment_that_no_other_window_hears(
         return [words[word] if word in words else begin + int(word) for word in line.split()]
 
     logits = np.full((len(likely.split()), multilingual_tokenizer.n_vocab), -20.0, np.float32)
-    logits[:, words["next"]] = 1.0
+    logits[:, words["next"]] = next_logit
     logits[np.arange(len(logits)), ids(likely)] = 5.0
-    engine = ScriptedEngine(random_multilingual.dims, list(logits))
-    options = DecodingOptions(language="en", must_reach=must_reach)
-    (result,) = decode(engine, STATES, multilingual_tokenizer, [options])
+
+    def decoded(must_reach: float | None):
+        engine = ScriptedEngine(random_multilingual.dims, list(logits))
+        options = DecodingOptions(language="en", must_reach=must_reach)
+        return decode(engine, STATES, multilingual_tokenizer, [options])[0]
+
+    result, left = decoded(must_reach), decoded(None)
     assert result.tokens == ids(expected)
+    if result.tokens == left.tokens:
+        np.testing.assert_allclose(result.avg_logprob, left.avg_logprob, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
