@@ -1,7 +1,8 @@
 """Greedy decoding of encoded windows, several at once, under Whisper's rules about timestamps and silence.
 
-Names and behaviour follow openai-whisper's `whisper/decoding.py` at temperature 0. What differs is the batch:
-each row has its own options, so its own prompt length and its own end.
+Names and behaviour follow openai-whisper's `whisper/decoding.py` at temperature 0. What differs is the batch: each row
+has its own options, so its own prompt length and its own end. And a window that no other follows can be asked for what
+the model would leave to the next one (`must_reach`).
 """
 
 import math
@@ -15,9 +16,13 @@ from whisper2max.errors import ArtifactError, UsageError
 from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer, language_code
 
 
+# What openai-whisper takes for a failure: a mean log-probability below, a compression ratio above.
+UNSURE_LOGPROB, REPETITIVE_RATIO = -1.0, 2.4
+
+
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How one window is decoded; the names are openai-whisper's.
+    """How one window is decoded; all names but the last are openai-whisper's.
 
     Attributes:
         task: "transcribe", or "translate" into English.
@@ -44,10 +49,6 @@ class DecodingOptions:
     without_timestamps: bool = False
     max_initial_timestamp: float | None = 1.0
     must_reach: float | None = None
-
-
-# What openai-whisper takes for a failure: a mean log-probability below, a compression ratio above.
-UNSURE_LOGPROB, REPETITIVE_RATIO = -1.0, 2.4
 
 
 @dataclass(frozen=True)
