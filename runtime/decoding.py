@@ -15,7 +15,6 @@ import numpy as np
 from whisper2max.errors import ArtifactError, UsageError
 from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer, language_code
 
-
 # What openai-whisper takes for a failure: a mean log-probability below, a compression ratio above.
 UNSURE_LOGPROB, REPETITIVE_RATIO = -1.0, 2.4
 
