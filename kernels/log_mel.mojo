@@ -1,4 +1,4 @@
-"""Whisper's log-mel spectrogram: samples to features, with a Fourier transform of 400 in float64.
+"""Whisper's log-mel spectrogram before it is scaled: samples to decades of power, with a Fourier transform of 400 in float64.
 
 A SIMD vector holds one value of `LANES` neighbouring frames, so that nothing is ever shuffled. Frames
 overlap by 240 samples: a tile copies its samples once, transposed, and sample n of all its frames is
@@ -22,10 +22,11 @@ fold n with -n and are sums of products with cosines and sines from then on; the
 nested butterflies of 2 and 5 and a tenth of the code. Of each mel filter only the bins from its first
 to its last that is not zero are multiplied.
 
-    pass 1, a unit per 64 frames:    output[mel, frame] = max(filters[mel] . power, 1e-10), and the unit's maximum
-    pass 2, a unit per mel channel:  output[mel, frame] = (max(log10(output), log10(maximum) - 8) + 4) / 4
+    a unit per 64 frames:    output[mel, frame] = log10(max(filters[mel] . power, 1e-10))
 
-Frames that hear nothing but the padding skip pass 1.
+A frame has the same bits wherever in a recording the samples begin, so that a long one can be taken in parts. What
+follows from the whole, the floor 8 decades below the loudest value and the scale, is for who knows the whole
+(runtime/features.py). Frames that hear nothing but the padding are not transformed.
 """
 
 import extensibility
@@ -118,7 +119,7 @@ def spectrogram(
     n_mels: Int,
     n_frames: Int,
 ) raises:
-    """Write the log-mel spectrogram.
+    """Write decades of mel power.
 
     Args:
         output: [n_mels, n_frames] floats.
@@ -137,15 +138,14 @@ def spectrogram(
     var n_units = ceildiv(n_heard, FRAMES_PER_UNIT)
     var tables = Tables()
     var bands = non_zero_ranges(filters, n_mels)
-    var loudest = List[Float32](length=n_units, fill=0)
-    var loudest_data = loudest.unsafe_ptr()
+    var sums = List[Float32](length=n_units, fill=0)
+    var seen = sums.unsafe_ptr()
 
-    def mel_powers(unit: Int) {imm}:
+    def mel_decades(unit: Int) {imm}:
         var hops = List[Float32](length=HOP_LENGTH * TILE_HOPS, fill=0)
         var columns = List[Wave](length=2 * (ROWS // 2 + 1) * COLUMNS, fill=0)
         var powers = List[Power](length=N_BINS, fill=0)
-        var highest = Power(LOWEST_POWER)
-        var finite = Power(0)
+        var zero_if_finite = Power(0)
         var start = unit * FRAMES_PER_UNIT
         for frame in range(start, min(start + FRAMES_PER_UNIT, n_heard), LANES):
             copy_hops(hops.unsafe_ptr(), samples, frame * HOP_LENGTH - N_FFT // 2, n_samples, length)
@@ -156,45 +156,28 @@ def spectrogram(
                 for bin in range(bands[2 * mel], bands[2 * mel + 1]):
                     var weight = filters.unsafe_offset(mel * N_BINS + bin).unsafe_load()
                     power = powers[bin].fma(weight, power)
-                finite = power.fma(0, finite)
-                power = max(power, LOWEST_POWER)
+                # 0 * NaN and 0 * infinity are NaN, and stay it
+                zero_if_finite = power.fma(0, zero_if_finite)
+                var decades = log10(max(power, LOWEST_POWER))
                 var to = output.unsafe_offset(mel * n_frames + frame)
                 if heard == LANES:
-                    to.unsafe_store(power)
-                    highest = max(highest, power)
+                    to.unsafe_store(decades)
                 else:
                     for lane in range(heard):
-                        to.unsafe_offset(lane).unsafe_store(power[lane])
-                        highest[lane] = max(highest[lane], power[lane])
-        # 0 * NaN and 0 * infinity are NaN, and stay it
-        loudest_data.unsafe_offset(unit).unsafe_store(highest.reduce_max() + finite.reduce_add())
+                        to.unsafe_offset(lane).unsafe_store(decades[lane])
+        seen.unsafe_offset(unit).unsafe_store(zero_if_finite.reduce_add())
 
-    share_units(n_units, mel_powers)
+    share_units(n_units, mel_decades)
 
-    var maximum = LOWEST_POWER
-    for power in loudest:
-        if not power < Float32.MAX:
+    for zero in sums:
+        if not zero == 0:
             raise Error(
                 "log_mel: a sample is NaN or infinite, or too large for float32 powers; samples lie between -1 and 1"
             )
-        maximum = max(maximum, power)
-    var floor = log10(maximum) - 8
-
-    def log_of_powers(mel: Int) {imm}:
-        comptime width = simd_width_of[DType.float32]()
-        var row = output.unsafe_offset(mel * n_frames)
-        var vectors = n_heard // width * width
-        for frame in range(0, vectors, width):
-            var to = row.unsafe_offset(frame)
-            to.unsafe_store((max(log10(to.unsafe_load[width=width]()), floor) + 4) / 4)
-        for frame in range(vectors, n_heard):
-            var to = row.unsafe_offset(frame)
-            to.unsafe_store((max(log10(to.unsafe_load()), floor) + 4) / 4)
-        var silence = (max(log10(LOWEST_POWER), floor) + 4) / 4
+    var silence = log10(Power(LOWEST_POWER))[0]
+    for mel in range(n_mels):
         for frame in range(n_heard, n_frames):
-            row.unsafe_offset(frame).unsafe_store(silence)
-
-    share_units(n_mels, log_of_powers)
+            output.unsafe_offset(mel * n_frames + frame).unsafe_store(silence)
 
 
 struct Tables:

@@ -14,7 +14,7 @@ from max.engine import Model, read
 
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import ArtifactError, UsageError
-from whisper2max.runtime.features import mel_filters
+from whisper2max.runtime.features import SILENCE, mel_filters, scaled
 from whisper2max.runtime.threads import shared_session
 from whisper2max.runtime.weights import map_weights, registry
 
@@ -47,8 +47,10 @@ class Engine:
                 f"{mef.name} cannot be loaded with these weights: {error}. Run `whisper2max compile` on the artifact."
             ) from error
 
-    def log_mel(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
-        """The log-mel spectrogram of a recording of any length, within 1e-6 of `features.log_mel`.
+    def log_mel_powers(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
+        """Log-mel powers of samples from anywhere in a recording, within 4e-6 of `features.log_mel_powers`.
+
+        Both ends are taken for those of the recording: the first and last two frames are others in the midst of it.
 
         Args:
             samples: float32 [samples], mono, 16 kHz.
@@ -64,6 +66,11 @@ class Engine:
             )
         inputs = samples, mel_filters(self.dims.n_mels), np.array(padding, np.int64)
         return self._execute(self._features, *inputs)[0].to_numpy()
+
+    def log_mel(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
+        """The log-mel spectrogram of a whole recording, within 1e-6 of `features.log_mel`; as `log_mel_powers`."""
+        powers = self.log_mel_powers(samples, padding)
+        return scaled(powers, powers.max(initial=SILENCE))
 
     def encode(self, mel: np.ndarray) -> Buffer:
         """Audio states of log-mel windows.

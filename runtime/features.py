@@ -11,6 +11,8 @@ HOP_LENGTH = 160
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
 
 LOWEST_POWER = 1e-10
+SILENCE = -10.0
+"""log10 of the power that counts as none."""
 FRAMES_AT_A_TIME = 2048
 
 
@@ -50,10 +52,6 @@ def _mel_to_hertz(mel: np.ndarray) -> np.ndarray:
 def log_mel(samples: np.ndarray, n_mels: int, padding: int = 0) -> np.ndarray:
     """The log-mel spectrogram of a recording of any length, for who has no engine; `Engine.log_mel` is the fast way.
 
-    The floor, 8 decades of power below the loudest value, is taken over the whole recording, as
-    openai-whisper does before it cuts windows. The transform runs in float64, as in transformers' numpy path:
-    in float32 the quiet bins beside loud ones are off by more than 1e-5.
-
     Args:
         samples: float32 [samples], mono, 16 kHz.
         n_mels: mel channels, 80 or 128.
@@ -62,8 +60,32 @@ def log_mel(samples: np.ndarray, n_mels: int, padding: int = 0) -> np.ndarray:
     Returns:
         float32 [n_mels, (samples + padding) // 160]: a frame each 10 ms, centred on its time.
     """
+    powers = log_mel_powers(samples, n_mels, padding)
+    return scaled(powers, powers.max(initial=SILENCE))
+
+
+def scaled(powers: np.ndarray, loudest: float) -> np.ndarray:
+    """What the encoder hears: log-mel powers above a floor, in units of 40 dB, about -1 to 1.
+
+    Args:
+        powers: float32, as `log_mel_powers` gives them.
+        loudest: the largest value of the whole recording; the floor is 8 decades below it, as openai-whisper takes
+            it before it cuts windows.
+    """
+    spectrogram = np.maximum(powers, np.float32(loudest) - np.float32(8.0))
+    spectrogram += np.float32(4.0)
+    spectrogram /= np.float32(4.0)
+    return spectrogram
+
+
+def log_mel_powers(samples: np.ndarray, n_mels: int, padding: int = 0) -> np.ndarray:
+    """log10 of the mel power of every frame, at least `SILENCE`; arguments and shape as for `log_mel`.
+
+    The transform runs in float64, as in transformers' numpy path: in float32 the quiet bins beside loud ones are off by
+    more than 1e-5.
+    """
     n_frames = (samples.size + padding) // HOP_LENGTH
-    mel = np.full((n_mels, n_frames), np.log10(LOWEST_POWER), dtype=np.float32)
+    mel = np.full((n_mels, n_frames), SILENCE, dtype=np.float32)
     half = N_FFT // 2
     # a frame beyond this one sees nothing but padding
     n_heard = min(n_frames, (samples.size + half - 1) // HOP_LENGTH + 1)
@@ -76,10 +98,6 @@ def log_mel(samples: np.ndarray, n_mels: int, padding: int = 0) -> np.ndarray:
         spectrum = np.fft.rfft(frames[start:stop] * window)
         power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
         np.log10(np.maximum(filters @ power.T, LOWEST_POWER), out=mel[:, start:stop])
-    if mel.size:
-        np.maximum(mel, mel.max() - 8.0, out=mel)
-    mel += 4.0
-    mel /= 4.0
     return mel
 
 

@@ -6,14 +6,23 @@ expected, and the remedy. The command line prints it without a traceback and exi
 """
 
 
+from whisper2max.printable import printable
+
+
 class Whisper2MaxError(Exception):
     """Base of every error that whisper2max raises on purpose.
+
+    Names that come from files are part of many messages; what would move a terminal is escaped in all of them.
 
     Attributes:
         exit_code: the process exit status, 1 for a check that failed, 2 for unusable input.
     """
 
     exit_code = 2
+    _line_breaks = ""
+
+    def __init__(self, message: object):
+        super().__init__(printable(message, keep=self._line_breaks))
 
 
 class UsageError(Whisper2MaxError):
@@ -33,7 +42,9 @@ class SpecError(Whisper2MaxError):
 
 
 class BuildError(Whisper2MaxError):
-    """Generated source failed to run or a graph failed to compile."""
+    """Generated source failed to run or a graph failed to compile; the lines around the fault are shown."""
+
+    _line_breaks = "\n"
 
 
 class ArtifactError(Whisper2MaxError):

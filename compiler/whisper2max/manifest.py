@@ -17,8 +17,8 @@ from typing import Any
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import ArtifactError, CheckpointError
 
-FORMAT_VERSION = 2
-"""2 has packed weights and features.mef."""
+FORMAT_VERSION = 3
+"""3 has a features.mef that gives powers without floor and scale."""
 MANIFEST = "manifest.json"
 FAILED_MARKER = "FAILED.txt"
 

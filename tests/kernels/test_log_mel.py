@@ -8,6 +8,7 @@ from max.graph import DeviceRef, TensorType
 from transformers import WhisperFeatureExtractor
 
 from whisper2max.runtime.audio import load_audio
+from whisper2max.runtime.features import SILENCE, scaled
 from whisper2max.samples import SPEECH
 
 WINDOW = 480_000
@@ -66,10 +67,11 @@ def compiled(compile_graph, shape):
     mel = TensorType(DType.float32, shape, cpu)
     model = compile_graph("log_mel", types, lambda kernel, *values: [kernel("log_mel", values, mel)])
 
-    def run(samples, filters, padding=0):
+    def run(samples, filters, padding=0, scale=scaled):
         inputs = (samples, filters, np.array(padding, np.int64))
         (got,) = model.execute(*(Buffer.from_numpy(each) for each in inputs))
-        return got.to_numpy().copy()
+        powers = got.to_numpy()
+        return scale(powers, powers.max(initial=SILENCE))
 
     return run
 
@@ -103,6 +105,16 @@ def test_any_length_and_padding(log_mel, size, padding):
     assert got.shape == (80, (size + padding) // 160)
     if got.size:
         np.testing.assert_allclose(got, longhand(samples, filters, padding), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("first", [2, 3, 77, 1501])
+@pytest.mark.parametrize("n_frames", [1, 63, 1000])
+def test_a_frame_has_the_same_bits_in_a_part_of_its_recording(log_mel, first, n_frames):
+    samples, filters = tone_beside_quiet_noise(), filters_of(80)
+    whole = log_mel(samples, filters, scale=lambda powers, _: powers.copy())
+    part = samples[(first - 2) * 160 : (first + n_frames + 2) * 160]
+    got = log_mel(part, filters, scale=lambda powers, _: powers[:, 2:-2].copy())
+    np.testing.assert_array_equal(got, whole[:, first : first + n_frames])
 
 
 def test_nothing_but_padding(log_mel):
