@@ -1,22 +1,34 @@
 """Files that are held open, so that what was checked is what is used.
 
 A name can lead to other bytes from one moment to the next. A `HeldFile` follows its name once; hash, content, map and
-copy all go through that one descriptor, and `require_unchanged` says whether the bytes behind it are still those that
+copies all go through that one descriptor, and `require_unchanged` says whether the bytes behind it are still those that
 were hashed. Only regular files are held: a pipe or a device would block, or never end.
+
+`read`, `sealed`, `copy_to` and `link_to` give what was hashed, whatever happens at the same time. A map shows the file
+as it is in each moment: whoever can write the file can change what is mapped, and `require_unchanged` tells of it by
+the times that the kernel keeps, which it brings up to date late for what is written through a shared map; only
+`reread` sees that at once.
 """
 
+import fcntl
 import hashlib
 import mmap
 import os
 import stat
 import threading
+import time
 import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from whisper2max.errors import Whisper2MaxError
 
 _CHUNK = 1 << 20
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_CLOCK_TICK_NS = 50_000_000  # the kernel's file times advance in steps of up to 10 ms
 
 
 class HeldFile:
@@ -51,6 +63,8 @@ class HeldFile:
             raise error(f"{self.path} cannot be a file name ({failure}).") from failure
         self.close = weakref.finalize(self, os.close, self._descriptor)
         self._opened = os.fstat(self._descriptor)
+        # A change in the tick of the clock in which the file was opened leaves no later time behind.
+        self._times_tell = time.time_ns() - self._opened.st_ctime_ns > _CLOCK_TICK_NS
         self._lock = threading.Lock()
         # a device may have taken the place of the file between the two calls; opening one for reading does no harm
         if not stat.S_ISREG(self._opened.st_mode):
@@ -73,9 +87,7 @@ class HeldFile:
         if self.size > most:
             raise self._error(f"{self.path} has {self.size:,} bytes; no such file of a Whisper has more than {most:,}.")
         content = b"".join(self._chunks())
-        digest = hashlib.sha256(content).hexdigest()
-        if self.__dict__.setdefault("sha256", digest) != digest:
-            raise self._changed()
+        self._require(hashlib.sha256(content).hexdigest())
         return content
 
     def map(self) -> mmap.mmap:
@@ -86,12 +98,29 @@ class HeldFile:
         """
         if self.size == 0:
             raise self._error(f"{self.path} is empty.")
-        return mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_COPY)
+        return mmap.mmap(self._open_descriptor, self.size, access=mmap.ACCESS_COPY)
 
     @property
     def by_descriptor(self) -> Path:
         """A name that leads to the held file whatever its own name leads to now, for libraries that open by name."""
-        return Path(f"/proc/self/fd/{self._descriptor}")
+        return Path(f"/proc/self/fd/{self._open_descriptor}")
+
+    @contextmanager
+    def sealed(self) -> Iterator[Path]:
+        """The name of a copy in memory that nobody can change, this process included, while the context lasts.
+
+        What maps the copy may keep it afterwards. For native code, which is small.
+
+        Raises:
+            Whisper2MaxError: the content is not what was hashed.
+        """
+        descriptor = os.memfd_create(self.path.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            self._copy(descriptor)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            yield Path(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
 
     def copy_to(self, destination: Path) -> None:
         """Writes the content to a new file.
@@ -99,38 +128,67 @@ class HeldFile:
         Raises:
             Whisper2MaxError: it is not what was hashed.
         """
-        digest = hashlib.sha256()
-        with open(destination, "xb") as copy:
-            for chunk in self._chunks():
-                copy.write(chunk)
-                digest.update(chunk)
-        if self.__dict__.setdefault("sha256", digest.hexdigest()) != digest.hexdigest():
-            raise self._changed()
+        descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            self._copy(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def link_to(self, destination: Path) -> None:
+        """Gives the held file a second name where the disk allows it, else copies it.
+
+        Raises:
+            Whisper2MaxError: it was copied, and is not what was hashed.
+        """
+        # Python follows a link that it is to make another name for only if it is given a directory
+        folder = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.link(str(self._open_descriptor), destination, src_dir_fd=folder, follow_symlinks=True)
+        except OSError:  # another disk, one without links, or a file that has no name any more
+            self.copy_to(destination)
+        finally:
+            os.close(folder)
 
     def require_unchanged(self, *, reread: bool = False) -> None:
         """To be called when the content was used, by a map or through `by_descriptor`.
 
-        The kernel notes every change of a file; where it notes one, or with `reread`, the content is hashed again.
+        Where the kernel's times say that the file was touched, or with `reread`, the content is hashed again.
 
         Raises:
             Whisper2MaxError: another file has taken the name, or the content is not what was hashed.
         """
-        if self._is_untouched() and not reread:
-            return
         try:
-            named = os.stat(self.path, follow_symlinks=True)
+            named = os.stat(self.path)
         except OSError:
             named = None  # removed, or moved with its directory: what is held is still whole
         if named is not None and not os.path.samestat(named, self._opened):
             raise self._changed()
-        if self._hash() != self.sha256:
+        if (reread or not self._is_untouched()) and self._hash() != self.sha256:
             raise self._changed()
 
+    @property
+    def _open_descriptor(self) -> int:
+        # the number of a closed descriptor soon belongs to another file
+        if not self.close.alive:
+            raise self._error(f"{self.path} was closed and cannot be read any more.")
+        return self._descriptor
+
     def _is_untouched(self) -> bool:
-        now = os.fstat(self._descriptor)
-        return all(
-            getattr(now, name) == getattr(self._opened, name) for name in ("st_size", "st_mtime_ns", "st_ctime_ns")
-        )
+        now = os.fstat(self._open_descriptor)
+        same = (getattr(now, name) == getattr(self._opened, name) for name in ("st_size", "st_mtime_ns", "st_ctime_ns"))
+        return self._times_tell and all(same)
+
+    def _copy(self, descriptor: int) -> None:
+        digest = hashlib.sha256()
+        for chunk in self._chunks():
+            digest.update(chunk)
+            while chunk:
+                chunk = chunk[os.write(descriptor, chunk) :]
+        self._require(digest.hexdigest())
+
+    def _require(self, digest: str) -> None:
+        if self.__dict__.setdefault("sha256", digest) != digest:
+            raise self._changed()
 
     def _hash(self) -> str:
         digest = hashlib.sha256()
@@ -138,14 +196,65 @@ class HeldFile:
             digest.update(chunk)
         return digest.hexdigest()
 
-    def _chunks(self):
+    def _chunks(self) -> Iterator[bytes]:
         at = 0
-        while chunk := os.pread(self._descriptor, _CHUNK, at):
-            yield chunk
+        while chunk := os.pread(self._open_descriptor, _CHUNK, at):
             at += len(chunk)
+            if at > self.size:  # it may grow faster than it is read
+                raise self._changed()
+            yield chunk
 
     def _changed(self) -> Whisper2MaxError:
         return self._error(
             f"{self.path} was changed while it was in use: its content is no longer what was checked. "
             "Keep others from writing there, and try again."
         )
+
+
+class HeldFiles(Mapping[str, HeldFile]):
+    """Files of a directory, held by their names relative to it.
+
+    Attributes:
+        directory: where they were opened.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], names: Iterable[str], error: type[Whisper2MaxError]):
+        """Opens the files.
+
+        Raises:
+            Whisper2MaxError: as for `HeldFile`; none may be a symbolic link.
+        """
+        self.directory = Path(directory)
+        self._error = error
+        self._files: dict[str, HeldFile] = {}
+        self.hold(names)
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Opens more files of the directory."""
+        for name in names:
+            self._files[name] = HeldFile(self.directory / name, self._error, follow=False)
+
+    def __getitem__(self, name: str) -> HeldFile:
+        return self._files[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def sha256(self) -> dict[str, str]:
+        """The hash of each file by name. hashlib releases the GIL, so several are hashed side by side."""
+        by_size = sorted(self, key=lambda name: self[name].size, reverse=True)
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            return dict(zip(by_size, pool.map(lambda name: self[name].sha256, by_size), strict=True))
+
+    def require_unchanged(self, *, reread: bool = False) -> None:
+        """As `HeldFile.require_unchanged`, of every file."""
+        for file in self.values():
+            file.require_unchanged(reread=reread)
+
+    def close(self) -> None:
+        """Closes the files; what was mapped stays."""
+        for file in self.values():
+            file.close()
