@@ -2,16 +2,23 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from whisper2max.errors import UsageError
+from whisper2max.errors import OutputError, UsageError
 from whisper2max.runtime.transcribe import Segment
 
+# What Linux allows for the name of a file, in bytes.
+LONGEST_NAME = 255
 
-def to_result(segments: Iterable[Segment], language: str) -> dict:
-    """The segments as the dictionary that openai-whisper's `transcribe` returns: text, segments, language."""
+
+def to_result(segments: Iterable[Segment], language: str | None) -> dict:
+    """The segments as the dictionary that openai-whisper's `transcribe` returns: text, segments, language.
+
+    The language is None where nothing that was heard decides one.
+    """
     rows = [asdict(segment) for segment in segments]
     return {"text": "".join(row["text"] for row in rows), "segments": rows, "language": language}
 
@@ -61,6 +68,43 @@ RENDERERS: dict[str, Callable[[dict], str]] = {
 OUTPUT_FORMATS = (*RENDERERS, "all")
 
 
+def transcript_paths(
+    audio_path: str | os.PathLike[str], output_dir: str | os.PathLike[str], output_format: str
+) -> dict[str, Path]:
+    """The file of each format that `write` makes for a recording: speech.mp3 becomes speech.txt.
+
+    Raises:
+        UsageError: an unknown format, or a name that is too long for any file system.
+    """
+    if output_format not in OUTPUT_FORMATS:
+        raise UsageError(f"output format {output_format!r} is unknown; expected {', '.join(OUTPUT_FORMATS)}.")
+    formats = tuple(RENDERERS) if output_format == "all" else (output_format,)
+    stem = os.path.splitext(os.path.basename(audio_path))[0]
+    paths = {extension: Path(output_dir, f"{stem}.{extension}") for extension in formats}
+    for path in paths.values():
+        if len(os.fsencode(path.name)) > LONGEST_NAME:
+            raise UsageError(
+                f"The name of {os.fspath(audio_path)} is so long that its transcript's, with {path.suffix}, would have "
+                f"more than {LONGEST_NAME} bytes; rename the recording, or choose a format with a shorter extension."
+            )
+    return paths
+
+
+def prepare(output_dir: str | os.PathLike[str]) -> None:
+    """Makes the directory for transcripts if it is missing, and tries to write in it.
+
+    Raises:
+        OutputError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+        partial = _partial(output_dir)
+        partial.touch(exist_ok=False)
+        partial.unlink()
+    except OSError as error:
+        raise _unwritable(output_dir, error) from error
+
+
 def write(
     result: dict, audio_path: str | os.PathLike[str], output_dir: str | os.PathLike[str], output_format: str
 ) -> list[Path]:
@@ -76,24 +120,24 @@ def write(
         The paths written.
 
     Raises:
-        UsageError: an unknown format, or a directory that cannot be written to.
+        UsageError: an unknown format, or a name that is too long for any file system.
+        OutputError: a directory that cannot be written to.
     """
-    if output_format not in OUTPUT_FORMATS:
-        raise UsageError(f"output format {output_format!r} is unknown; expected {', '.join(OUTPUT_FORMATS)}.")
-    formats = tuple(RENDERERS) if output_format == "all" else (output_format,)
-    stem, paths = os.path.splitext(os.path.basename(audio_path))[0], []
+    paths = transcript_paths(audio_path, output_dir, output_format)
     try:
         os.makedirs(output_dir, exist_ok=True)
-        for extension in formats:
-            path = Path(output_dir, f"{stem}.{extension}")
+        for extension, path in paths.items():
             _write_whole(path, RENDERERS[extension](result).encode())
-            paths.append(path)
     except OSError as error:
-        raise UsageError(
-            f"The transcript cannot be written to {output_dir} ({error.strerror or error}); "
-            "give another directory with --output_dir."
-        ) from error
-    return paths
+        raise _unwritable(output_dir, error) from error
+    return list(paths.values())
+
+
+def _unwritable(output_dir: str | os.PathLike[str], error: OSError) -> OutputError:
+    return OutputError(
+        f"The transcript cannot be written to {os.fspath(output_dir)} ({error.strerror or error}); give another "
+        "directory with --output_dir."
+    )
 
 
 def _cues(result: dict, always_include_hours: bool, decimal_marker: str) -> list[tuple[str, str]]:
@@ -107,12 +151,17 @@ def _cues(result: dict, always_include_hours: bool, decimal_marker: str) -> list
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path.parent)
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(directory: str | os.PathLike[str]) -> Path:
+    """A name for a file in the making; short, where the final name may be the longest that there is."""
+    return Path(directory, f".{secrets.token_hex(4)}")

@@ -1,32 +1,42 @@
 """The command line: options in, one call, words out.
 
-Errors are one paragraph on stderr and the exit status of the exception: 1 a check failed, 2 wrong
-usage or unusable input.
+Errors are one paragraph on stderr and an exit status: 1 a check failed, 2 wrong usage or unusable input, 70 a fault of
+whisper2max, 130 and 143 interrupted or terminated, 141 the reader of standard output went away.
 """
 
 import json
 import os
+import signal
 import sys
-import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from whisper2max.errors import UsageError, Whisper2MaxError
+import whisper2max
+from whisper2max.errors import UsageError
+from whisper2max.failures import explain
 from whisper2max.ir import DTYPES
+from whisper2max.printable import printable
+from whisper2max.terminal import say, say_traceback, say_warnings, settle, show, take_over
+
+# typer's errors derive from its copy of click, whose names are not public
+WRONG_USAGE = typer.BadParameter.__base__.__base__
+INTERRUPTED, TERMINATED = (128 + number for number in (signal.SIGINT, signal.SIGTERM))
 
 app = typer.Typer(
     help="PyTorch Whisper to Modular MAX: convert, prove, transcribe.",
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-cache_app = typer.Typer(help="Compiled graphs that are kept for models of the same dimensions.", no_args_is_help=True)
+cache_app = typer.Typer(help="Compiled graphs that are kept for models of the same dimensions.")
 app.add_typer(cache_app, name="cache")
 
-ArtifactPath = Annotated[Path, typer.Argument(help="Directory that convert wrote.", show_default=False)]
+ArtifactPath = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="Directory that convert wrote.", show_default=False)
+]
 Audio = Annotated[
     list[Path], typer.Option("--audio", help="Judge on this file instead of the shipped sample; repeatable.")
 ]
@@ -41,6 +51,7 @@ CheckpointOption = Annotated[
 TargetOption = Annotated[
     str, typer.Option("--target", help="CPU to compile for: native, x86-64-v2, x86-64-v3 or x86-64-v4.")
 ]
+ModelOption = Annotated[str | None, typer.Option("--model", hidden=True)]  # what other programs call it
 
 
 Dtype = StrEnum("Dtype", DTYPES)
@@ -64,22 +75,25 @@ class Task(StrEnum):
     translate = "translate"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        show(f"whisper2max {whisper2max.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; stands anywhere.")] = False,
 ) -> None:
     """PyTorch Whisper to Modular MAX: convert, prove, transcribe."""
 
 
-def say(message: object) -> None:
-    """A line of progress, or a table, on stderr."""
-    from rich.console import Console  # a transcription that succeeds has nothing to say
-
-    Console(stderr=True, highlight=False).print(message, markup=False, soft_wrap=True)
-
-
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})
 def convert(
+    context: typer.Context,
     size: Annotated[str | None, typer.Option("--size", help="tiny, base, small, medium, large-v3, turbo, ...")] = None,
     checkpoint: CheckpointOption = None,
     tokenizer: TokenizerOption = None,
@@ -97,8 +111,15 @@ def convert(
         bool, typer.Option("--keep-reference", help="Store parts of the reference for `verify --replay`.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing artifact.")] = False,
+    model: ModelOption = None,
 ) -> None:
     """Convert a PyTorch Whisper to a MAX artifact and prove it against PyTorch."""
+    if model is not None or context.args:
+        named = context.args[0] if model is None else model
+        raise UsageError(
+            f"convert is told by an option what to convert: `--size {named}` if that is a published size, "
+            f"`--checkpoint {named}` if it is a file, a directory or a hub id."
+        )
     _need("torch", "transformers", "jinja2")
     from whisper2max.conversion import convert as run
 
@@ -116,7 +137,7 @@ def convert(
         say=say,
     )
     _print_parity(artifact.manifest["parity"])
-    typer.echo(str(artifact.path))
+    show(str(artifact.path))
 
 
 @app.command()
@@ -157,7 +178,7 @@ def verify(
         report = run(artifact, **options, report_to=report_to, say=say)
     _print_parity(report.summary())
     if not report.passed:
-        say(report.explanation())
+        say(report.explanation(), keep="\n")
         raise typer.Exit(1)
 
 
@@ -185,25 +206,15 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Print dimensions, graph, files, sizes, parity and provenance."""
+    from whisper2max.description import describe
     from whisper2max.inspection import inspect as run
 
     facts = run(path, tokenizer)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        show(json.dumps(facts, indent=2))
         return
-    for name, value in facts.items():
-        if name == "graph":
-            typer.echo(f"graph:\n{value}", nl=False)
-        elif name == "files":
-            typer.echo("files:")
-            for file, entry in value.items():
-                typer.echo(f"  {entry['bytes']:>12,}  {entry['sha256'][:16]}  {file}")
-        elif isinstance(value, dict):
-            typer.echo(f"{name}:")
-            for key, entry in value.items():
-                typer.echo(f"  {key}: {entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False)}")
-        else:
-            typer.echo(f"{name}: {value}")
+    for line in describe(facts):
+        show(line)
 
 
 @app.command("compile")
@@ -213,13 +224,16 @@ def compile_(artifact: ArtifactPath, target: TargetOption = "native") -> None:
 
     rebuilt = rebuild(artifact, say, target)
     say(f"rebuilt for {target}, not verified: `whisper2max verify {artifact}` compares it with PyTorch")
-    typer.echo(str(rebuilt.path))
+    show(str(rebuilt.path))
 
 
 @app.command()
 def transcribe(
     artifact: ArtifactPath,
-    audio: Annotated[list[str], typer.Argument(help="Audio files.", show_default=False)],
+    audio: Annotated[
+        list[str],
+        typer.Argument(metavar="AUDIO", help="Sound or video files; - is standard input.", show_default=False),
+    ] = [],  # noqa: B006
     language: Annotated[str | None, typer.Option("--language", help="Code or name; detected by default.")] = None,
     task: Annotated[Task, typer.Option("--task")] = Task.transcribe,
     initial_prompt: Annotated[
@@ -243,30 +257,33 @@ def transcribe(
         ),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="0: all cores.")] = 0,
+    model: ModelOption = None,
 ) -> None:
-    """Transcribe recordings with an artifact; torch is not needed."""
-    from whisper2max.runtime.model import load
-    from whisper2max.runtime.writers import to_result, write
+    """Transcribe recordings with an artifact; torch is not needed.
 
-    model = load(artifact, cpu_threads=threads)
-    for path in audio:
-        segments, info = model.transcribe(
-            path,
-            language=language,
-            task=task.value,
-            initial_prompt=initial_prompt,
-            condition_on_previous_text=condition_on_previous_text,
-            without_timestamps=without_timestamps,
-            no_speech_threshold=no_speech_threshold,
-            log_prob_threshold=logprob_threshold,
-            batch_size=batch_size,
-        )
-        kept = []
-        for segment in segments:
-            typer.echo(segment.text.strip())
-            kept.append(segment)
-        if output_format is not None:
-            write(to_result(kept, info.language), path, output_dir, output_format.value)
+    Every recording is tried. The exit status is 1 if some could not be transcribed, and 2 if none could be.
+    """
+    from whisper2max.runtime.model import load
+    from whisper2max.runtime.writers import prepare
+    from whisper2max.transcription import check_arguments, plan, transcribe_recordings
+
+    writes = None if output_format is None else output_format.value
+    check_arguments(artifact, audio, model)
+    plan(audio, output_dir, writes)
+    loaded = load(artifact, cpu_threads=threads)
+    if writes is not None:
+        prepare(output_dir)
+    chosen = {
+        "language": language,
+        "task": task.value,
+        "initial_prompt": initial_prompt,
+        "condition_on_previous_text": condition_on_previous_text,
+        "without_timestamps": without_timestamps,
+        "no_speech_threshold": no_speech_threshold,
+        "log_prob_threshold": logprob_threshold,
+        "batch_size": batch_size,
+    }
+    raise typer.Exit(transcribe_recordings(loaded, audio, chosen, output_dir, writes, _debug_stands_in(sys.argv)))
 
 
 @cache_app.command("list")
@@ -276,8 +293,8 @@ def cache_list() -> None:
 
     entries = GraphCache().entries()
     for entry in entries:
-        typer.echo(f"{entry.bytes:>12,}  {entry.created}  {entry.key[:16]}  {entry.name}")
-    typer.echo(f"{sum(entry.bytes for entry in entries):>12,} bytes in {len(entries)} graphs in {cache_dir()}")
+        show(f"{entry.bytes:>12,}  {entry.created}  {entry.key[:16]}  {entry.name}", keep="")
+    show(f"{sum(entry.bytes for entry in entries):>12,} bytes in {len(entries)} graphs in {cache_dir()}")
 
 
 @cache_app.command("clear")
@@ -285,7 +302,7 @@ def cache_clear() -> None:
     """Remove every compiled graph that is kept."""
     from whisper2max.cache import GraphCache
 
-    typer.echo(f"{GraphCache().clear():,} bytes freed")
+    show(f"{GraphCache().clear():,} bytes freed")
 
 
 def _print_parity(summary: dict) -> None:
@@ -302,26 +319,46 @@ def _need(*modules: str) -> None:
         raise UsageError(f"this command needs {', '.join(missing)}: pip install 'whisper2max[convert]'")
 
 
+def _debug_stands_in(arguments: list[str]) -> bool:
+    return "--debug" in arguments[: arguments.index("--")] if "--" in arguments else "--debug" in arguments
+
+
 def run() -> int:
     """Do what the command line asks; return the exit status."""
-    warnings.showwarning = lambda message, *rest: say(f"warning: {message}")
-    debug = sys.argv[1:2] == ["--debug"]
+    say_warnings()
+    arguments, debug = sys.argv[1:], _debug_stands_in(sys.argv)
+    if debug:
+        arguments.remove("--debug")
     try:
-        app()
+        # a command gives nothing; typer gives the status of what ended early, such as --help
+        status = app(arguments or ["--help"], standalone_mode=False) or 0
     except SystemExit as finished:
-        return finished.code or 0
-    except Whisper2MaxError as error:
+        status = finished.code or 0
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except WRONG_USAGE as error:
+        say(f"error: {_usage(error)}")
+        status = 2
+    except BaseException as error:  # the end of the line: a panic of a library in Rust is no Exception
         if debug:
-            raise
-        say(f"error: {error}")
-        return error.exit_code
-    return 0
+            say_traceback(error)
+        paragraph, status = explain(error)
+        say(f"error: {paragraph}", keep="\n")
+    return settle(status)
+
+
+def _usage(error: Exception) -> str:
+    message = " ".join(printable(error.format_message(), keep="\n\t").split())
+    message += "" if message.endswith((".", "?")) else "."
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "whisper2max"
+    return f"{message} `{command} -h` lists what there is."
 
 
 def main() -> None:
     """Entry point of the `whisper2max` command."""
+    take_over()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     status = run()
     # nothing is left to do; to tear MAX 26.7 down takes 0.2 s, and now and then aborts
-    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

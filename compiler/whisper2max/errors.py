@@ -29,6 +29,10 @@ class UsageError(Whisper2MaxError):
     """The options contradict each other or name something that does not exist."""
 
 
+class OutputError(UsageError):
+    """A file that was asked for cannot be written where it was asked for."""
+
+
 class CheckpointError(Whisper2MaxError):
     """A checkpoint cannot be read, is incomplete, or is not a Whisper model."""
 

@@ -1,0 +1,158 @@
+"""Recordings one after the other: their text to standard output, files where asked for, and every failure named."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from whisper2max.errors import ArtifactError, AudioError, OutputError, UsageError
+from whisper2max.failures import explain
+from whisper2max.printable import printable
+from whisper2max.runtime.audio import AudioInput
+from whisper2max.runtime.model import Model
+from whisper2max.runtime.writers import to_result, transcript_paths, write
+from whisper2max.terminal import say, say_traceback, show_text
+
+STANDARD_INPUT = "-"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def check_arguments(artifact: Path, recordings: Sequence[str], model: str | None) -> None:
+    """Answers calls that other programs for Whisper would understand.
+
+    Args:
+        artifact: the first argument.
+        recordings: the others.
+        model: of an option --model, which there is none of here.
+
+    Raises:
+        UsageError: the artifact does not come first, or no recording is named.
+    """
+    if model is not None:
+        raise UsageError(
+            f"transcribe has no --model: an artifact, such as `whisper2max convert --size {model}` makes, stands "
+            "before the recordings, as in `whisper2max transcribe artifacts/base speech.mp3`."
+        )
+    if artifact.is_file():
+        raise UsageError(
+            f"{artifact} is a file; the artifact, the directory that convert wrote, stands before the recordings: "
+            f"`whisper2max transcribe artifacts/base {artifact}`."
+        )
+    if not recordings:
+        raise UsageError(
+            f"There is no recording after {artifact}: `whisper2max transcribe ARTIFACT AUDIO...`; - is standard input."
+        )
+    if recordings.count(STANDARD_INPUT) > 1:
+        raise UsageError("- is given twice; standard input can be read once.")
+
+
+def plan(recordings: Sequence[str], output_dir: Path, output_format: str | None) -> None:
+    """Sees to it, before any work, that every transcript has a place of its own.
+
+    Raises:
+        UsageError: two recordings would be written to one file, a recording would be written over, or a name is too
+            long.
+    """
+    if output_format is None:
+        return
+    owners: dict[str, str] = {}
+    for recording in recordings:
+        for path in transcript_paths(_stem_path(recording), output_dir, output_format).values():
+            other = owners.setdefault(os.path.abspath(path), recording)
+            if other is recording:
+                continue
+            if other == recording:
+                raise UsageError(f"{recording} is given twice; give every recording once.")
+            raise UsageError(
+                f"{other} and {recording} would both be written to {path}; transcribe them one at a time, each into "
+                "an --output_dir of its own, or rename one."
+            )
+    for recording in recordings:
+        if os.path.abspath(recording) in owners:
+            raise UsageError(
+                f"{recording} would be written over by the transcript of {owners[os.path.abspath(recording)]}; "
+                "choose another --output_dir."
+            )
+
+
+def transcribe_recordings(
+    model: Model,
+    recordings: Sequence[str],
+    options: Mapping[str, Any],
+    output_dir: Path,
+    output_format: str | None,
+    debug: bool = False,
+) -> int:
+    """Tries every recording; says what failed when it happens, and once more at the end.
+
+    Args:
+        model: transcribes.
+        recordings: paths; "-" is standard input.
+        options: of `Model.transcribe`.
+        output_dir: where files are written.
+        output_format: of the files; None writes none.
+        debug: whether failures are said with their traceback.
+
+    Returns:
+        0 where all went well, 1 where some failed, 2 where none could be read; the status of a fault of ours if one
+        came up.
+
+    Raises:
+        UsageError: an option does not suit the model.
+        ArtifactError: the model cannot be used.
+    """
+    failed: dict[str, int] = {}
+    for recording in recordings:
+        try:
+            if not _transcribe(model, recording, options, output_dir, output_format):
+                break
+        except Exception as error:  # whatever is wrong with one recording, the others have a right to be tried
+            if isinstance(error, UsageError | ArtifactError) and not isinstance(error, OutputError):
+                raise
+            if debug:
+                say_traceback(error)
+            paragraph, failed[recording] = explain(error)
+            named = _name(recording) in paragraph or printable(_name(recording)) in paragraph
+            say(f"error: {paragraph}" if named else f"error: {_name(recording)}: {paragraph}")
+    if failed and len(recordings) > 1:
+        names = ", ".join(_name(recording) for recording in failed)
+        say(f"{len(failed)} of {len(recordings)} recordings failed: {names}")
+    if not failed or max(failed.values()) > 2:
+        return max(failed.values(), default=0)
+    return 2 if len(failed) == len(recordings) else 1
+
+
+def _transcribe(model: Model, recording: str, options: Mapping[str, Any], output_dir: Path, output_format) -> bool:
+    """Transcribes one recording; gives whether anybody is there for the text of the next."""
+    segments, info = model.transcribe(_opened(recording), **options)
+    kept, in_file = [], output_format is not None
+    for segment in segments:
+        kept.append(segment)
+        if not show_text(segment.text.strip(), in_file) and not in_file:
+            return False
+    if output_format is not None:
+        write(to_result(kept, info.language), _stem_path(recording), output_dir, output_format)
+    return True
+
+
+def _opened(recording: str) -> AudioInput:
+    if recording == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise AudioError("Standard input is closed; send a recording to it, or give the path of one.")
+        return sys.stdin.buffer
+    if _ADDRESS.match(recording) and not os.path.exists(recording):
+        raise AudioError(
+            f"{recording} is an address, and only files are read; download the recording and give its path."
+        )
+    return recording
+
+
+def _stem_path(recording: str) -> str:
+    """A path whose stem names the transcript's files."""
+    return "stdin" if recording == STANDARD_INPUT else recording
+
+
+def _name(recording: str) -> str:
+    return "standard input" if recording == STANDARD_INPUT else recording
