@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from whisper2max.errors import ArtifactError, UsageError
-from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer, language_code
+from whisper2max.runtime.languages import AUTO, language_code
+from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer
 
 # What openai-whisper takes for a failure: a mean log-probability below, a compression ratio above.
 UNSURE_LOGPROB, REPETITIVE_RATIO = -1.0, 2.4
@@ -21,21 +22,22 @@ UNSURE_LOGPROB, REPETITIVE_RATIO = -1.0, 2.4
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How one window is decoded; all names but the last are openai-whisper's.
+    """How one window is decoded; all names but the last two are openai-whisper's.
 
     Attributes:
         task: "transcribe", or "translate" into English.
-        language: code or English name of the spoken language; None detects it.
+        language: code or English name of the spoken language; None or "auto" detects it.
         sample_len: most tokens to sample; None is half of the decoder's positions.
         prompt: text or token ids of what was said before the window.
         prefix: text or token ids that the transcript of the window begins with; not part of the result.
         suppress_tokens: ids never to sample; -1 stands for those that no speech contains. None or nothing
             suppresses nothing, anything else the special tokens too.
-        suppress_blank: whether the transcript may not begin with a space alone or end at once.
+        suppress_blank: whether the transcript may not begin with `begin_suppress_tokens`.
         without_timestamps: whether to sample text alone.
         max_initial_timestamp: the latest time in seconds at which speech may begin; None or 0 is no limit.
         must_reach: where the text would end with the beginning of a segment before this time in seconds, as if the
             next window heard it, that segment is told in this one if the model is sure of it; None leaves it out.
+        begin_suppress_tokens: ids that the transcript may not begin with; None is a space alone and the end.
     """
 
     task: str = "transcribe"
@@ -48,6 +50,7 @@ class DecodingOptions:
     without_timestamps: bool = False
     max_initial_timestamp: float | None = 1.0
     must_reach: float | None = None
+    begin_suppress_tokens: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def check_language(tokenizer: Tokenizer, language: str | None, task: str) -> str
     """
     if task not in ("transcribe", "translate"):
         raise UsageError(f"task {task!r} is unknown; expected transcribe or translate.")
-    code = None if language is None else language_code(language)
+    code = None if language is None or language.strip().lower() == AUTO else language_code(language)
     if not tokenizer.special.multilingual:
         if code not in (None, "en"):
             raise UsageError(
@@ -207,16 +210,17 @@ class _Row:
         self.special = tokenizer.special
         self.n_text_ctx = n_text_ctx
         self.sample_len = options.sample_len or n_text_ctx // 2
-        # where timestamps begin to follow rules of their own; without them the whole vocabulary is text
-        self.rules_begin = tokenizer.n_vocab if options.without_timestamps else self.special.timestamp_begin
+        self.timestamps = self.special.timestamps
+        # the ids that follow rules of their own; without timestamps the whole vocabulary is text
+        self.ruled = slice(0, 0) if options.without_timestamps else slice(self.timestamps.start, self.timestamps.stop)
         self.tokens, self.sot_index = self._initial_tokens(tokenizer, options)
         self.sample_begin = len(self.tokens)
         self.suppressed = _suppressed(tokenizer, options)
-        self.begin_suppressed = tokenizer.begin_suppress_tokens() if options.suppress_blank else []
-        self.latest_initial_timestamp = tokenizer.n_vocab
+        self.begin_suppressed = _begin_suppressed(tokenizer, options)
+        self.latest_initial_timestamp = self.timestamps[-1]
         if options.max_initial_timestamp:
             steps = round(options.max_initial_timestamp / SECONDS_PER_TIMESTAMP)
-            self.latest_initial_timestamp = self.special.timestamp_begin + steps
+            self.latest_initial_timestamp = min(self.timestamps.start + steps, self.timestamps[-1])
         self.must_reach = self.special.timestamp_begin + (options.must_reach or 0.0) / SECONDS_PER_TIMESTAMP
         self.last_timestamp = None
         self.rest = None
@@ -257,8 +261,7 @@ class _Row:
         scores[self.suppressed] = -np.inf
         if len(self.tokens) == self.sample_begin:
             scores[self.begin_suppressed] = -np.inf
-        begin = self.rules_begin
-        timestamps = scores[begin:]
+        timestamps = scores[self.ruled]
         if timestamps.size:
             self._apply_timestamp_rules(scores)
         token = int(scores.argmax())
@@ -267,14 +270,15 @@ class _Row:
                 f"No token may stand at position {len(self.tokens)}, the highest logit is {scores[token]}: "
                 "suppress_tokens holds all that may follow, or the model is damaged; verify the artifact."
             )
+        candidates = scores
         # one of the timestamps is sampled if together they are more probable than any text
-        if token < begin and _log_sum_exp(timestamps) > scores[token]:
-            token = begin + int(timestamps.argmax())
-        candidates = timestamps if token >= begin else scores
+        if timestamps.size and (token in self.timestamps or _log_sum_exp(timestamps) > scores[token]):
+            token = self.timestamps.start + int(timestamps.argmax())
+            candidates = timestamps
         candidates -= scores[token]
         self.sum_logprob -= np.log(np.exp(candidates, out=candidates).sum())
         self.tokens.append(token)
-        if token >= self.special.timestamp_begin:
+        if token in self.timestamps:
             self.last_timestamp = token
         n_sampled = len(self.tokens) - self.sample_begin
         self.finished = token == self.special.eot or n_sampled >= self.sample_len or len(self.tokens) > self.n_text_ctx
@@ -283,16 +287,16 @@ class _Row:
 
     def _apply_timestamp_rules(self, scores: np.ndarray) -> None:
         """Rules out what may not follow, in place."""
-        begin, eot = self.special.timestamp_begin, self.special.eot
+        begin, end, eot = self.timestamps.start, self.timestamps.stop, self.special.eot
         n_sampled = len(self.tokens) - self.sample_begin
         if n_sampled == 0:
             scores[:begin] = -np.inf
             scores[self.latest_initial_timestamp + 1 :] = -np.inf
             return
-        last_was_timestamp = self.tokens[-1] >= begin
-        penultimate_was_timestamp = n_sampled < 2 or self.tokens[-2] >= begin
+        last_was_timestamp = self.tokens[-1] in self.timestamps
+        penultimate_was_timestamp = n_sampled < 2 or self.tokens[-2] in self.timestamps
         if last_was_timestamp and penultimate_was_timestamp:
-            scores[begin:] = -np.inf
+            scores[begin:end] = -np.inf
             if n_sampled > 1 and self.last_timestamp < self.must_reach and scores.argmax() == eot:
                 if self.rest is None:
                     self.rest = len(self.tokens), self.sum_logprob, scores[eot] - _log_sum_exp(scores)
@@ -300,6 +304,7 @@ class _Row:
         elif last_was_timestamp:
             # a segment may begin where the last one ended
             scores[:eot] = -np.inf
+            scores[end:] = -np.inf
             scores[begin : self.last_timestamp] = -np.inf
         elif self.last_timestamp is not None:
             # but may not end where it began
@@ -309,8 +314,8 @@ class _Row:
         """Ends the text where it would have ended, once what followed proves to be guessed."""
         end, logprob, logprob_of_end = self.rest
         told = [token for token in self.tokens[end:] if token != self.special.eot]
-        closed = told[-1] >= self.special.timestamp_begin
-        text = self.tokenizer.decode([token for token in told if token < self.special.timestamp_begin])
+        closed = told[-1] in self.timestamps
+        text = self.tokenizer.decode(told)
         failed = compression_ratio(text) > REPETITIVE_RATIO or (self.finished and not closed)
         if failed or (closed and self.sum_logprob - logprob < UNSURE_LOGPROB * len(told)):
             self.tokens[end:] = [self.special.eot]
@@ -322,7 +327,7 @@ class _Row:
         if sampled[-1] == self.special.eot:
             sampled.pop()
         # upstream leaves out timestamps alone: a language token sampled by mistake stays visible
-        spelled = [token for token in sampled if token < self.special.timestamp_begin]
+        spelled = [token for token in sampled if token not in self.timestamps]
         text = self.tokenizer.decode_with_timestamps(spelled).strip()
         return DecodingResult(
             language=self.language,
@@ -345,20 +350,33 @@ def _ids(tokenizer: Tokenizer, text: str | Iterable[int] | None) -> list[int]:
 def _suppressed(tokenizer: Tokenizer, options: DecodingOptions) -> np.ndarray:
     """int64 ids of what is never sampled."""
     special = tokenizer.special
-    never = set() if options.without_timestamps else {special.no_timestamps}
+    never = set(tokenizer.padding)
+    if not options.without_timestamps:
+        never.add(special.no_timestamps)
     if suppressed := set(options.suppress_tokens or ()):
         if -1 in suppressed:
             suppressed = {token for token in suppressed if token >= 0}.union(tokenizer.non_speech_tokens())
-        outside = sorted(token for token in suppressed if not 0 <= token < tokenizer.n_vocab)
-        if outside:
-            raise UsageError(
-                f"suppress_tokens holds {outside[0]}; expected ids from 0 to {tokenizer.n_vocab - 1}, or -1 "
-                "for those that no speech contains."
-            )
+        _require_ids("suppress_tokens", suppressed, tokenizer, ", or -1 for those that no speech contains")
         never |= suppressed
         never |= {special.transcribe, special.translate, special.sot, special.sot_prev}
         never |= {special.sot_lm, special.no_speech}
     return np.array(sorted(never), np.int64)
+
+
+def _begin_suppressed(tokenizer: Tokenizer, options: DecodingOptions) -> list[int]:
+    """Ids of what is not sampled first."""
+    if not options.suppress_blank:
+        return []
+    if options.begin_suppress_tokens is None:
+        return tokenizer.begin_suppress_tokens()
+    _require_ids("begin_suppress_tokens", options.begin_suppress_tokens, tokenizer)
+    return list(options.begin_suppress_tokens)
+
+
+def _require_ids(name: str, ids: Iterable[int], tokenizer: Tokenizer, also: str = "") -> None:
+    outside = sorted(token for token in ids if not 0 <= token < tokenizer.n_vocab)
+    if outside:
+        raise UsageError(f"{name} holds {outside[0]}; expected ids from 0 to {tokenizer.n_vocab - 1}{also}.")
 
 
 def _log_sum_exp(scores: np.ndarray) -> float:

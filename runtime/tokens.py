@@ -8,7 +8,7 @@ Ids become text by a table of bytes. The `tokenizers` library, which is slow to 
 loaded by the first text that is to become ids: most transcriptions have none.
 """
 
-import json
+import re
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +17,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from whisper2max.errors import TokenizerError, UsageError
+from whisper2max.runtime.languages import OTHER_CODES, language_code
+from whisper2max.runtime.tokenizer_json import REMEDY, AddedToken, TokenizerJson, for_the_library, read_tokenizer_json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 N_TIMESTAMPS = 1501
 SECONDS_PER_TIMESTAMP = 0.02
 SMALLEST_MULTILINGUAL_VOCABULARY = 51865
-REMEDY = "Pass the tokenizer.json that belongs to these weights with --tokenizer."
+PADDED_TO, MOST_PADDING = 8, 1024
+"""Rows of an embedding beyond its last token: their number is made a multiple of a power of two, for speed."""
 
 SPECIAL_TEXTS = {
     "eot": ("<|endoftext|>",),
@@ -36,59 +39,6 @@ SPECIAL_TEXTS = {
     "no_speech": ("<|nospeech|>", "<|nocaptions|>"),
     "no_timestamps": ("<|notimestamps|>",),
 }
-
-# fmt: off
-LANGUAGES = {
-    "en": "english", "zh": "chinese", "de": "german", "es": "spanish", "ru": "russian", "ko": "korean",
-    "fr": "french", "ja": "japanese", "pt": "portuguese", "tr": "turkish", "pl": "polish",
-    "ca": "catalan", "nl": "dutch", "ar": "arabic", "sv": "swedish", "it": "italian", "id": "indonesian",
-    "hi": "hindi", "fi": "finnish", "vi": "vietnamese", "he": "hebrew", "uk": "ukrainian", "el": "greek",
-    "ms": "malay", "cs": "czech", "ro": "romanian", "da": "danish", "hu": "hungarian", "ta": "tamil",
-    "no": "norwegian", "th": "thai", "ur": "urdu", "hr": "croatian", "bg": "bulgarian",
-    "lt": "lithuanian", "la": "latin", "mi": "maori", "ml": "malayalam", "cy": "welsh", "sk": "slovak",
-    "te": "telugu", "fa": "persian", "lv": "latvian", "bn": "bengali", "sr": "serbian",
-    "az": "azerbaijani", "sl": "slovenian", "kn": "kannada", "et": "estonian", "mk": "macedonian",
-    "br": "breton", "eu": "basque", "is": "icelandic", "hy": "armenian", "ne": "nepali",
-    "mn": "mongolian", "bs": "bosnian", "kk": "kazakh", "sq": "albanian", "sw": "swahili",
-    "gl": "galician", "mr": "marathi", "pa": "punjabi", "si": "sinhala", "km": "khmer", "sn": "shona",
-    "yo": "yoruba", "so": "somali", "af": "afrikaans", "oc": "occitan", "ka": "georgian",
-    "be": "belarusian", "tg": "tajik", "sd": "sindhi", "gu": "gujarati", "am": "amharic",
-    "yi": "yiddish", "lo": "lao", "uz": "uzbek", "fo": "faroese", "ht": "haitian creole", "ps": "pashto",
-    "tk": "turkmen", "nn": "nynorsk", "mt": "maltese", "sa": "sanskrit", "lb": "luxembourgish",
-    "my": "myanmar", "bo": "tibetan", "tl": "tagalog", "mg": "malagasy", "as": "assamese", "tt": "tatar",
-    "haw": "hawaiian", "ln": "lingala", "ha": "hausa", "ba": "bashkir", "jw": "javanese",
-    "su": "sundanese", "yue": "cantonese",
-}
-
-LANGUAGE_ALIASES = {
-    "burmese": "my", "valencian": "ca", "flemish": "nl", "haitian": "ht", "letzeburgesch": "lb",
-    "pushto": "ps", "panjabi": "pa", "moldavian": "ro", "moldovan": "ro", "sinhalese": "si",
-    "castilian": "es", "mandarin": "zh",
-}
-# fmt: on
-
-# The tokenizer.json of the first English-only models spells Hebrew so.
-FORMER_CODES = {"iw": "he"}
-
-LANGUAGE_CODES = {name: code for code, name in LANGUAGES.items()} | LANGUAGE_ALIASES
-
-
-def language_code(language: str) -> str:
-    """The code of a language given by code or English name, in any case: "German" -> "de".
-
-    Raises:
-        UsageError: no language of Whisper has this code or name.
-    """
-    lowered = language.lower()
-    if lowered in LANGUAGES:
-        return lowered
-    if lowered in LANGUAGE_CODES:
-        return LANGUAGE_CODES[lowered]
-    raise UsageError(
-        f"language {language!r} is not one of Whisper's; "
-        f"give a code such as {', '.join(list(LANGUAGES)[:8])} or an English name such as german."
-    )
-
 
 def timestamp_text(index: int) -> str:
     """The text of the index-th timestamp token: 54 -> "<|1.08|>"."""
@@ -125,19 +75,35 @@ class SpecialTokens:
     languages: dict[str, int] = field(hash=False)
     multilingual: bool
 
+    @property
+    def timestamps(self) -> range:
+        """Ids of the timestamps, `<|0.00|>` to `<|30.00|>`; ids beyond them are tokens that somebody added."""
+        return range(self.timestamp_begin, self.timestamp_begin + N_TIMESTAMPS)
+
 
 class Tokenizer:
     """The tokenizer of one Whisper model. Build it with `Tokenizer.from_json`.
 
     Attributes:
-        n_vocab: size of the model's vocabulary, timestamps included.
+        n_vocab: rows of the model's token embedding.
         special: ids of the special tokens.
+        padding: ids of rows that no token has; the model was not trained to tell anything by them.
+        source: the tokenizer.json that it was made from.
     """
 
-    def __init__(self, source: str | bytes, texts: list[str], special: SpecialTokens, n_vocab: int):
+    def __init__(self, source: str | bytes, ids: dict[str, int], added: list[AddedToken], n_vocab: int):
+        """Use `from_json`."""
         self.n_vocab = n_vocab
-        self.special = special
-        self._source = source
+        self.special = _resolve_specials(ids)
+        _check_ids(ids, self.special, n_vocab)
+        if BYTE_TEXTS[ord(" ")] not in ids:
+            raise TokenizerError(f"tokenizer.json has no token for a space: it is not a byte-level BPE. {REMEDY}")
+        end = self.special.timestamps.stop
+        self.source = source
+        self._added = {token: AddedToken(token, text, False) for text, token in ids.items() if token >= end}
+        self._added |= {token.id: token for token in added if token.id >= end}
+        self.padding = tuple(token for token in range(end, n_vocab) if token not in self._added)
+        texts = sorted(ids, key=ids.get)[: self.special.timestamp_begin]
         # one string, not fifty thousand, which would keep all the memory that the parsed file took
         self._texts = "".join(texts)
         self._starts = array("I", accumulate(map(len, texts), initial=0))
@@ -147,27 +113,22 @@ class Tokenizer:
     def from_json(cls, text: str | bytes, n_vocab: int) -> "Tokenizer":
         """The tokenizer that a tokenizer.json describes, checked against the model's vocabulary.
 
-        Text tokens, special tokens and 1501 timestamps must make up `n_vocab` ids without gap or
-        overlap. The file may or may not list the timestamps.
+        Text tokens, special tokens and 1501 timestamps must number the first ids without gap or overlap, whether the
+        file lists the timestamps or not. Tokens that were added to a trained model follow, and rows that pad the
+        embedding to a multiple of 8.
 
         Raises:
             TokenizerError: the file is no tokenizer.json, or belongs to another model.
         """
-        document = _parse(text)
-        added = document["added_tokens"]
-        ids = dict(document["model"]["vocab"])
-        for token in added:
-            if ids.setdefault(token["content"], token["id"]) != token["id"]:
+        read = read_tokenizer_json(text)
+        ids = dict(read.vocab)
+        for token in read.added:
+            if ids.setdefault(token.content, token.id) != token.id:
                 raise TokenizerError(
-                    f"tokenizer.json gives {token['content']!r} the ids {ids[token['content']]} and "
-                    f"{token['id']}; a token has one id. {REMEDY}"
+                    f"tokenizer.json gives {_short(token.content)} the ids {ids[token.content]} and {token.id}; "
+                    f"a token has one id. {REMEDY}"
                 )
-        special = _resolve_specials(ids, n_vocab)
-        _check_ids(ids, special, n_vocab)
-        if BYTE_TEXTS[ord(" ")] not in ids:
-            raise TokenizerError(f"tokenizer.json has no token for a space: it is not a byte-level BPE. {REMEDY}")
-        texts = sorted(ids, key=ids.get)[: special.timestamp_begin]
-        return cls(text, texts, special, n_vocab)
+        return cls(text, ids, read.added, n_vocab)
 
     def check(self) -> None:
         """Compare with the tokenizers library, as whoever made the file should.
@@ -177,26 +138,41 @@ class Tokenizer:
         """
         ids = range(self.special.eot)
         theirs = self._encoding.decode_batch([[token] for token in ids], skip_special_tokens=False)
+        renumbered = [token for token in self._added.values() if self._encoding.token_to_id(token.content) != token.id]
+        if renumbered:
+            raise TokenizerError(
+                f"the tokenizers library gives the added token {_short(renumbered[0].content)} another id than "
+                f"tokenizer.json, {renumbered[0].id}: it does not number its tokens without gaps. {REMEDY}"
+            )
         differing = [token for token in ids if self.decode([token]) != theirs[token]]
         if differing:
             raise TokenizerError(
-                f"the tokenizers library reads the id {differing[0]} as {theirs[differing[0]]!r}, but its token is "
-                f"{self._text(differing[0])!r}: tokenizer.json is not a byte-level BPE. {REMEDY}"
+                f"the tokenizers library reads the id {differing[0]} as {_short(theirs[differing[0]])}, but its token "
+                f"is {_short(self._text(differing[0]))}: tokenizer.json is not a byte-level BPE. {REMEDY}"
             )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of text alone: no special token is added, and one spelled out in the text is plain text."""
+        """Ids of text alone: no special token is added, and one spelled out in the text is plain text.
+
+        Tokens of text that were added to the vocabulary are found. Half a surrogate pair becomes U+FFFD.
+        """
+        if not text.isascii():
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return self._encoding.encode(text, add_special_tokens=False).ids
+
+    def is_text(self, token: int) -> bool:
+        """Whether an id is text, of the vocabulary or added to it."""
+        return token < self.special.eot or (token in self._added and not self._added[token].special)
 
     def decode(self, ids) -> str:
         """Text of ids; special tokens and timestamps leave none, half a character leaves U+FFFD."""
-        return self._decode_text([int(token) for token in ids if token < self.special.eot])
+        return self._decode_text(token for token in map(int, ids) if self.is_text(token))
 
     def decode_with_timestamps(self, ids) -> str:
         """Text of ids with special tokens and timestamps spelled out, e.g. `<|1.08|>`."""
         pieces, pending = [], []
         for token in map(int, ids):
-            if token < self.special.eot:
+            if self.is_text(token):
                 pending.append(token)
                 continue
             pieces += [self._decode_text(pending), self._special_text(token)]
@@ -269,28 +245,44 @@ class Tokenizer:
     def _encoding(self) -> "tokenizers.Tokenizer":
         import tokenizers
 
-        document = json.loads(self._source)
-        document["added_tokens"] = [{**token, "special": True} for token in document["added_tokens"]]
+        read = read_tokenizer_json(self.source)
+        document = for_the_library(read, self._added.keys(), self._unlisted(read))
         try:
-            encoding = tokenizers.Tokenizer.from_str(json.dumps(document))
-        except Exception as error:
+            encoding = tokenizers.Tokenizer.from_str(document)
+        except Exception as error:  # the library raises Exception itself
             raise TokenizerError(
-                f"the tokenizers library cannot read tokenizer.json: {error}. {REMEDY}"
+                f"the tokenizers library cannot read tokenizer.json: {str(error)[:300]}. {REMEDY}"
             ) from error
         encoding.encode_special_tokens = True
-        encoding.no_truncation()
-        encoding.no_padding()
         return encoding
 
+    def _unlisted(self, read: TokenizerJson) -> dict[int, str]:
+        """Timestamps and padding that come before an added token and that the file does not list."""
+        listed = {token.id for token in read.added}
+        before = range(self.special.timestamp_begin, max(self._added, default=0))
+        texts = {token: self._special_text(token) or f"<|padding {token}|>" for token in before}
+        return {token: text for token, text in texts.items() if token not in listed}
+
     def _decode_text(self, ids: Iterable[int]) -> str:
-        return b"".join(_bytes(self._text(token)) for token in ids).decode(errors="replace")
+        return b"".join(map(self._bytes, ids)).decode(errors="replace")
+
+    def _bytes(self, token: int) -> bytes:
+        if token in self._added:
+            return self._added[token].content.encode()
+        text = self._text(token)
+        try:
+            return bytes(_BYTES[character] for character in text)
+        except KeyError:  # not spelled in bytes; the tokenizers library takes it as text, too
+            return text.encode()
 
     def _text(self, token: int) -> str:
         return self._texts[self._starts[token] : self._starts[token + 1]]
 
     def _special_text(self, token: int) -> str:
-        if token >= self.special.timestamp_begin:
+        if token in self.special.timestamps:
             return timestamp_text(token - self.special.timestamp_begin)
+        if token >= self.special.timestamp_begin:
+            return self._added[token].content if token in self._added else ""
         return self._text(token)
 
 
@@ -310,31 +302,10 @@ BYTE_TEXTS = _byte_texts()
 _BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 
 
-def _bytes(token: str) -> bytes:
-    try:
-        return bytes(_BYTES[text] for text in token)
-    except KeyError:  # not spelled in bytes; the tokenizers library takes it as text, too
-        return token.encode()
+_LANGUAGE = re.compile(r"<\|([A-Za-z][A-Za-z0-9_-]{0,15})\|>")
 
 
-def _parse(text: str | bytes) -> dict:
-    try:
-        document = json.loads(text)
-        vocab, added = document["model"]["vocab"], document["added_tokens"]
-        ids = [*vocab.values(), *(token["id"] for token in added)]
-        well_formed = all(type(token) is int for token in ids) and all("content" in token for token in added)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TokenizerError(
-            f"the tokenizer is not a tokenizer.json of the tokenizers library: {error!r}. {REMEDY}"
-        ) from error
-    if not well_formed:
-        raise TokenizerError(
-            f"the tokenizer is not a byte-level BPE tokenizer.json, as every Whisper has. {REMEDY}"
-        )
-    return document
-
-
-def _resolve_specials(ids: dict[str, int], n_vocab: int) -> SpecialTokens:
+def _resolve_specials(ids: dict[str, int]) -> SpecialTokens:
     found = {}
     for name, texts in SPECIAL_TEXTS.items():
         found[name] = next((ids[text] for text in texts if text in ids), None)
@@ -344,43 +315,70 @@ def _resolve_specials(ids: dict[str, int], n_vocab: int) -> SpecialTokens:
             f"tokenizer.json lacks {', '.join(missing)}: it is not a Whisper tokenizer. {REMEDY}"
         )
     spoken = sorted((token, text) for text, token in ids.items() if found["sot"] < token < found["translate"])
-    codes = {token: text.strip("<|>") for token, text in spoken}
-    languages = {FORMER_CODES.get(code, code): token for token, code in codes.items()}
+    codes = {token: match[1] for token, text in spoken if (match := _LANGUAGE.fullmatch(text))}
+    languages = {OTHER_CODES.get(code, code): token for token, code in codes.items()}
+    if not languages or len(languages) != len(spoken):
+        raise TokenizerError(
+            "tokenizer.json does not have one language each, such as <|en|>, between <|startoftranscript|> and "
+            f"<|translate|>: it is not a Whisper tokenizer. {REMEDY}"
+        )
+    timestamp_begin = found["no_timestamps"] + 1
     return SpecialTokens(
         **found,
-        timestamp_begin=found["no_timestamps"] + 1,
+        timestamp_begin=timestamp_begin,
         languages=languages,
-        multilingual=n_vocab >= SMALLEST_MULTILINGUAL_VOCABULARY,
+        multilingual=timestamp_begin + N_TIMESTAMPS >= SMALLEST_MULTILINGUAL_VOCABULARY,
     )
 
 
 def _check_ids(ids: dict[str, int], special: SpecialTokens, n_vocab: int) -> None:
-    made_up = special.timestamp_begin + N_TIMESTAMPS
-    if made_up != n_vocab:
-        n_special = special.timestamp_begin - special.eot
-        raise TokenizerError(
-            f"tokenizer.json has {special.eot} text tokens, {n_special} special tokens and "
-            f"{N_TIMESTAMPS} timestamps, {made_up} in all, but the model's vocabulary has {n_vocab}: "
-            f"the tokenizer belongs to another model. {REMEDY}"
-        )
+    _check_count(ids, special, n_vocab)
     names: dict[int, str] = {}
     for text, token in ids.items():
         if names.setdefault(token, text) != text:
             raise TokenizerError(
-                f"tokenizer.json gives the id {token} to {names[token]!r} and {text!r}. {REMEDY}"
+                f"tokenizer.json gives the id {token} to {_short(names[token])} and {_short(text)}. {REMEDY}"
             )
     order = [special.eot, special.sot, *special.languages.values()]
     order += [special.translate, special.transcribe, special.sot_lm, special.sot_prev, special.no_speech]
     order += [special.no_timestamps]
-    unnamed = [token for token in range(special.timestamp_begin) if token not in names]
-    if unnamed or order != list(range(special.eot, special.timestamp_begin)):
-        gaps = f"no token has the id {unnamed[0]}" if unnamed else f"the special tokens have the ids {order}"
+    unnamed = next((token for token in range(special.timestamp_begin) if token not in names), None)
+    if unnamed is not None or order != list(range(special.eot, special.timestamp_begin)):
+        listed = f"{str(order[:120])[1:-1]}{'...' if len(order) > 120 else ''}"
+        gaps = f"the special tokens have the ids {listed}" if unnamed is None else f"no token has the id {unnamed}"
         raise TokenizerError(
             f"tokenizer.json does not number its tokens as Whisper does: {gaps}; text comes first, then "
             f"endoftext, startoftranscript, the languages, and the six other special tokens. {REMEDY}"
         )
-    for token, text in names.items():
-        if token >= special.timestamp_begin and text != timestamp_text(token - special.timestamp_begin):
+    for token in special.timestamps:
+        if names.get(token, expected := timestamp_text(token - special.timestamp_begin)) != expected:
             raise TokenizerError(
-                f"tokenizer.json has {text!r} at the id {token}, where timestamps belong. {REMEDY}"
+                f"tokenizer.json has {_short(names[token])} at the id {token}, where timestamps belong. {REMEDY}"
             )
+
+
+def _check_count(ids: dict[str, int], special: SpecialTokens, n_vocab: int) -> None:
+    """That the vocabulary has a row for every token, and no more rows than padding accounts for."""
+    made_up = special.timestamps.stop
+    added = sorted((token, text) for text, token in ids.items() if token >= made_up)
+    without_row = [f"{_short(text)} ({token})" for token, text in added if token >= n_vocab]
+    if made_up <= n_vocab and without_row:
+        raise TokenizerError(
+            f"tokenizer.json has more tokens than the model's embedding of {n_vocab} rows: {', '.join(without_row[:5])}"
+            f"{f' and {len(without_row) - 5} more' if len(without_row) > 5 else ''} were added to the tokenizer, not "
+            "to the model. Pass the tokenizer.json from before they were added with --tokenizer, or give the model "
+            "rows for them (resize_token_embeddings) and train it."
+        )
+    named = added[-1][0] + 1 if added else made_up
+    is_padded = n_vocab % PADDED_TO == 0 and 0 < n_vocab - named < MOST_PADDING
+    if named != n_vocab and not is_padded:
+        n_special = special.timestamp_begin - special.eot
+        raise TokenizerError(
+            f"tokenizer.json has {special.eot} text tokens, {n_special} special tokens, {N_TIMESTAMPS} timestamps and "
+            f"{len(added)} added tokens, {named} in all, but the model's vocabulary has {n_vocab}: "
+            f"the tokenizer belongs to another model. {REMEDY}"
+        )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")

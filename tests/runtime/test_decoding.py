@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from whisper.decoding import ApplyTimestampRules, SuppressBlank, SuppressTokens
 from whisper.tokenizer import get_tokenizer
 
 from whisper2max.errors import ArtifactError, UsageError
-from whisper2max.runtime.decoding import DecodingOptions, decode, detect_language
+from whisper2max.runtime.decoding import DecodingOptions, check_language, decode, detect_language
 from whisper2max.runtime.features import log_mel
+from whisper2max.runtime.tokens import Tokenizer
 
 
 def windows(noise: np.ndarray, count: int) -> np.ndarray:
@@ -20,7 +22,8 @@ def windows(noise: np.ndarray, count: int) -> np.ndarray:
 
 def of_openai(engine, mel: np.ndarray, options: DecodingOptions):
     given = dataclasses.asdict(options)
-    assert given.pop("must_reach") is None, "an option of ours alone"
+    for ours_alone in ("must_reach", "begin_suppress_tokens"):
+        assert given.pop(ours_alone) is None
     if given["suppress_tokens"] is not None:
         given["suppress_tokens"] = list(given["suppress_tokens"])
     return whisper.decode(engine.model, torch.from_numpy(mel), whisper.DecodingOptions(**given, fp16=False))
@@ -245,6 +248,46 @@ def test_a_segment_that_no_other_window_hears(
         np.testing.assert_allclose(result.avg_logprob, left.avg_logprob, rtol=1e-5, atol=1e-6)
 
 
+def test_the_first_token_is_none_that_the_checkpoint_suppresses_there(random_multilingual, multilingual_tokenizer):
+    logits = np.zeros((3, multilingual_tokenizer.n_vocab), np.float32)
+    logits[:, 1000], logits[:, 1001], logits[2, EOT] = 9.0, 8.0, 20.0
+    options = DecodingOptions(language="en", without_timestamps=True, begin_suppress_tokens=[1000, EOT])
+    for changed, expected in (
+        (options, [1001, 1000]),
+        (dataclasses.replace(options, begin_suppress_tokens=None), [1000, 1000]),
+        (dataclasses.replace(options, suppress_blank=False), [1000, 1000]),
+    ):
+        engine = ScriptedEngine(random_multilingual.dims, list(logits))
+        assert decode(engine, STATES, multilingual_tokenizer, [changed])[0].tokens == expected
+
+
+@pytest.fixture(scope="module")
+def grown_tokenizer(multilingual_tokenizer) -> Tokenizer:
+    """A word and a mark were added after the timestamps, then the vocabulary was padded to a multiple of 64."""
+    document = json.loads(multilingual_tokenizer.source)
+    document["added_tokens"] += [
+        {"id": 51865, "content": " Zyvöx", "special": False},
+        {"id": 51866, "content": "<|speaker|>", "special": True},
+    ]
+    return Tokenizer.from_json(json.dumps(document), 51904)
+
+
+def test_added_tokens_are_text_or_marks_and_never_timestamps(random_multilingual, grown_tokenizer):
+    begin = grown_tokenizer.special.timestamp_begin
+    word, mark = 51865, 51866
+    likely = [word, 1000, word, mark, begin + 50, word, word, EOT]
+    logits = np.zeros((len(likely), grown_tokenizer.n_vocab), np.float32)
+    logits[np.arange(len(likely)), likely] = 9.0
+    # where only a timestamp may stand, which a word would be taken for if its id were all that is looked at
+    logits[0, begin + 7] = logits[5, begin + 50] = 8.0
+    # rows without a token are most likely of all
+    logits[:, 51867:] = 20.0
+    engine = ScriptedEngine(random_multilingual.dims, list(logits))
+    (result,) = decode(engine, STATES, grown_tokenizer, [DecodingOptions(language="en", suppress_tokens=None)])
+    assert result.tokens == [begin + 7, 1000, word, mark, begin + 50, begin + 50, word]
+    assert result.text == f"{grown_tokenizer.decode([1000])} Zyvöx<|speaker|> Zyvöx".strip()
+
+
 @pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_no_numbers(random_multilingual, multilingual_tokenizer, damage):
     logits = np.full(multilingual_tokenizer.n_vocab, damage, np.float32)
@@ -261,6 +304,7 @@ def test_logits_that_are_no_numbers(random_multilingual, multilingual_tokenizer,
         (DecodingOptions(task="summarise"), "expected transcribe or translate"),
         (DecodingOptions(language="en", suppress_tokens=(51865,)), "suppress_tokens holds 51865"),
         (DecodingOptions(language="en", suppress_tokens=(-2,)), "suppress_tokens holds -2"),
+        (DecodingOptions(language="en", begin_suppress_tokens=[51865]), "begin_suppress_tokens holds 51865"),
         (DecodingOptions(language="en", prompt=[51865]), "outside of the vocabulary"),
         (DecodingOptions(language="en", prefix=[7] * 446), "449 tokens"),
     ],
@@ -276,11 +320,19 @@ def test_one_option_for_each_window(random_multilingual, multilingual_tokenizer)
 
 
 @pytest.mark.parametrize(
-    "options", [DecodingOptions(language="de"), DecodingOptions(language="german"), DecodingOptions(task="translate")]
+    "options",
+    [DecodingOptions(language="de-AT"), DecodingOptions(language="german"), DecodingOptions(task="translate")],
 )
 def test_english_only_models_know_english(random_english, english_tokenizer, options):
     with pytest.raises(UsageError, match="English-only"):
         decode(random_english, STATES, english_tokenizer, [options])
+
+
+def test_a_language_is_given_or_detected(random_multilingual, english_tokenizer, multilingual_tokenizer):
+    for asked, of_any, of_english in (("auto", None, "en"), (None, None, "en"), ("en-US", "en", "en")):
+        assert check_language(multilingual_tokenizer, asked, "transcribe") == of_any
+        assert check_language(english_tokenizer, asked, "transcribe") == of_english
+    assert check_language(multilingual_tokenizer, "zh_Hans_CN", "transcribe") == "zh"
 
 
 def test_english_only_models_detect_nothing(random_english, english_tokenizer):

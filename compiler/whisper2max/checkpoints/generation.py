@@ -2,7 +2,8 @@
 
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError, TokenizerError
-from whisper2max.runtime.tokens import FORMER_CODES, Tokenizer
+from whisper2max.runtime.languages import OTHER_CODES
+from whisper2max.runtime.tokens import Tokenizer
 
 FORMAT_VERSION = 1
 SAMPLE_RATE, N_FFT, HOP_LENGTH = 16000, 400, 160
@@ -135,7 +136,7 @@ def _check_against_tokenizer(settings: dict, origin: str, tokenizer: Tokenizer) 
     languages = settings.get("lang_to_id")
     for text, token in languages.items() if isinstance(languages, dict) else ():
         code = text.strip("<|>")
-        stated[text] = (token, tokenizer.special.languages.get(FORMER_CODES.get(code, code)))
+        stated[text] = (token, tokenizer.special.languages.get(OTHER_CODES.get(code, code)))
     differing = [
         f"{text} is {ours}, {origin} says {theirs}"
         for text, (theirs, ours) in stated.items()

@@ -15,13 +15,8 @@ from typing import NamedTuple
 from whisper2max.checkpoints import packaged
 from whisper2max.checkpoints.files import read_json, refuse_stand_in
 from whisper2max.errors import CheckpointError, TokenizerError
-from whisper2max.runtime.tokens import (
-    BYTE_TEXTS,
-    LANGUAGES,
-    N_TIMESTAMPS,
-    SMALLEST_MULTILINGUAL_VOCABULARY,
-    Tokenizer,
-)
+from whisper2max.runtime.languages import LANGUAGES
+from whisper2max.runtime.tokens import BYTE_TEXTS, N_TIMESTAMPS, SMALLEST_MULTILINGUAL_VOCABULARY, Tokenizer
 
 FILE_NAME = "tokenizer.json"
 
