@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 import whisper2max
+from whisper2max.address_space import require_room_for_max
 from whisper2max.errors import UsageError
 from whisper2max.failures import explain
 from whisper2max.ir import DTYPES
@@ -121,6 +122,7 @@ def convert(
             f"`--checkpoint {named}` if it is a file, a directory or a hub id."
         )
     _need("torch", "transformers", "jinja2")
+    require_room_for_max()
     from whisper2max.conversion import convert as run
 
     artifact = run(
@@ -168,6 +170,7 @@ def verify(
         useless.append("--audio")
     if len(chosen) > 1 or useless:
         raise UsageError(f"{' and '.join([*chosen, *useless])} do not go together")
+    require_room_for_max()
     if chosen:
         report = _compare_without_torch(artifact, against, audio, report_to)
     else:
@@ -220,6 +223,7 @@ def inspect(
 @app.command("compile")
 def compile_(artifact: ArtifactPath, target: TargetOption = "native") -> None:
     """Rebuild the graphs of an artifact from its model.py, without torch. Runs code of the artifact."""
+    require_room_for_max()
     from whisper2max.rebuild import rebuild
 
     rebuilt = rebuild(artifact, say, target)
@@ -263,6 +267,7 @@ def transcribe(
 
     Every recording is tried. The exit status is 1 if some could not be transcribed, and 2 if none could be.
     """
+    require_room_for_max()
     from whisper2max.runtime.model import load
     from whisper2max.runtime.writers import prepare
     from whisper2max.transcription import check_arguments, plan, transcribe_recordings

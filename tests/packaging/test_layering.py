@@ -44,6 +44,7 @@ ROOM_MAY_IMPORT = {
     "errors": [],
     "dims": [],
     "memory": [],
+    "address_space": [],
     "terminal": [],
     "failures": [],
     "description": [],
