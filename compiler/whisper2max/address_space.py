@@ -23,6 +23,6 @@ def require_room_for_max() -> None:
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     if limit - mapped < NEEDED_BY_MAX:
         raise UsageError(
-            f"The limit of address space, {limit / 2**30:.2f} GiB, is too low for MAX, which maps about 3 GiB before it "
-            "uses any of them; raise it with `ulimit -v`, or limit the memory of the process in another way."
+            f"The limit of address space, {limit / 2**30:.2f} GiB, is too low for MAX, which maps about 3 GiB before "
+            "it uses any of them; raise it with `ulimit -v`, or limit the memory of the process in another way."
         )

@@ -117,7 +117,7 @@ def say(message: object, keep: str = "") -> None:
         return
     from rich.console import Console  # a transcription has no tables
 
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     with console.capture() as drawn:
         console.print(message)
     print(drawn.get(), end="", file=sys.stderr, flush=True)
