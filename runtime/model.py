@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from whisper2max.artifact import Artifact, open_artifact
 from whisper2max.errors import UsageError
 from whisper2max.memory import return_free_memory
-from whisper2max.runtime.audio import AudioInput, load_audio
+from whisper2max.runtime.audio import AudioInput
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
 from whisper2max.runtime.features import HOP_LENGTH
 from whisper2max.runtime.tokens import Tokenizer
@@ -45,9 +47,18 @@ class Model:
 
         Returns:
             The segments, decoded while they are iterated, and what is known about the whole recording.
+
+        Raises:
+            UsageError: there is no such option, or it is out of range.
         """
+        known = [name for name, each in signature(transcribe).parameters.items() if each.kind is each.KEYWORD_ONLY]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            near = {name: get_close_matches(name, known, 2) for name in unknown}
+            asked = [f"{name} (did you mean {' or '.join(near[name])}?)" if near[name] else name for name in unknown]
+            raise UsageError(f"transcribe has no option {', '.join(asked)}. It has {', '.join(known)}.")
         options.setdefault("suppress_tokens", tuple(self.generation["suppress_tokens"]))
-        return transcribe(self.engine, self.tokenizer, load_audio(audio), **options)
+        return transcribe(self.engine, self.tokenizer, audio, **options)
 
     def log_mel(self, samples: np.ndarray) -> np.ndarray:
         """The spectrogram of one window: float32 [480000] at 16 kHz -> float32 [n_mels, 3000]."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whisper2max.errors import UsageError
-from whisper2max.runtime.audio import SAMPLE_RATE
+from whisper2max.runtime.audio import SAMPLE_RATE, AudioInput, open_sound
 from whisper2max.runtime.decoding import (
     DecodingOptions,
     DecodingResult,
@@ -21,14 +21,17 @@ from whisper2max.runtime.decoding import (
     decode,
     detect_language,
 )
-from whisper2max.runtime.features import FRAMES_PER_SECOND, HOP_LENGTH, pad_or_trim
+from whisper2max.runtime.features import FRAMES_PER_SECOND, HOP_LENGTH
 from whisper2max.runtime.pauses import cut_at_pauses
+from whisper2max.runtime.recording import Recording
 from whisper2max.runtime.tokens import Tokenizer
 
 FRAMES_PER_TOKEN = 2
 SECONDS_PER_TOKEN = FRAMES_PER_TOKEN * HOP_LENGTH / SAMPLE_RATE
 # Less than this at the end of a window that was cut at a pause is the pause.
 SHORTEST_REST_FRAMES = FRAMES_PER_SECOND // 2
+# A language that is this probable in a window padded with zeros was the same padded with silence, of all clips tried.
+SURE_LANGUAGE = 0.9
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class TranscriptionOptions:
     max_initial_timestamp: float | None
     prefix: str | Sequence[int] | None
     batch_size: int | None
+    audio_stream: int | None
+    container_times: bool
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,14 @@ class TranscriptionInfo:
     """What is known of a recording before its text.
 
     Attributes:
-        language: code of the spoken language, given or detected.
-        language_probability: 1 when the language was given.
+        language: code of the spoken language, given or detected; None when a multilingual model hears no sound.
+        language_probability: 1 when the language was given, 0 when there is none.
         duration: seconds.
-        all_language_probs: codes and probabilities, highest first; None when the language was given.
+        all_language_probs: codes and probabilities, highest first; None when the language was given or there is none.
         transcription_options: the options of the call.
     """
 
-    language: str
+    language: str | None
     language_probability: float
     duration: float
     all_language_probs: list[tuple[str, float]] | None
@@ -99,7 +104,7 @@ class TranscriptionInfo:
 def transcribe(
     engine,
     tokenizer: Tokenizer,
-    samples: np.ndarray,
+    audio: AudioInput,
     *,
     language: str | None = None,
     task: str = "transcribe",
@@ -113,14 +118,19 @@ def transcribe(
     max_initial_timestamp: float | None = 1.0,
     prefix: str | Sequence[int] | None = None,
     batch_size: int | None = None,
+    audio_stream: int | None = None,
+    container_times: bool = False,
 ) -> tuple[Iterator[Segment], TranscriptionInfo]:
     """Transcribes a recording, window by window as the segments are asked for.
+
+    Memory does not grow with the recording. One of more than ten minutes is decoded twice: here, for its loudest sound,
+    and again while the segments are asked for. A window without any sound, as of zeros, gets no text.
 
     Args:
         engine: runs the model.
         tokenizer: of the model.
-        samples: float32 [samples], mono, 16 kHz, as `load_audio` gives them.
-        language: code or English name; None detects it in the first window.
+        audio: a path, a binary file, encoded bytes, or float32 samples at 16 kHz.
+        language: code or English name; None detects it in the first window that holds sound.
         task: "transcribe", or "translate" into English.
         initial_prompt: text or token ids before the first window, such as names that will be spoken; in
             batches, before every window.
@@ -132,12 +142,17 @@ def transcribe(
         suppress_blank, suppress_tokens, max_initial_timestamp, prefix: see `DecodingOptions`; the prefix
             begins every window, as in openai-whisper.
         batch_size: windows to encode and decode together, cut at pauses. None decodes one after the other, as
-            openai-whisper does.
+            openai-whisper does. In batches no segment overlaps another or ends after its window; one after the other
+            times are those that the model says, which may lie up to a window's length after the recording's end.
+        audio_stream: which audio stream of the file, from 0; None takes the one that the ffmpeg command takes.
+        container_times: whether times are those of a film, whose sound may begin later than its pictures or have gaps;
+            by default they are counted in the sound, as by openai-whisper and faster-whisper.
 
     Returns:
         An iterator over the segments, which does the work, and what is known before it.
 
     Raises:
+        AudioError: the audio cannot be read.
         UsageError: the language or the task is not one of the model's, or an option is out of range.
     """
     window_options = DecodingOptions(
@@ -154,25 +169,19 @@ def transcribe(
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}; expected 1 or more windows, or None to decode in turn.")
     language = check_language(tokenizer, language, task)
+    recording = Recording(open_sound(audio, audio_stream), engine)
     n_frames = engine.dims.n_frames
-    mel = engine.log_mel(samples, padding=n_frames * HOP_LENGTH)
-    content_frames = mel.shape[1] - n_frames
-    windows = None if batch_size is None else cut_at_pauses(mel[:, :content_frames], n_frames)
-    first_states, probabilities = None, None
+    windows = None if batch_size is None else cut_at_pauses(recording.loudness, recording.sounding, n_frames)
+    heard = _Heard(engine, recording)
+    probabilities = None
     if language is None:
-        # openai-whisper detects on a window padded with silence and decodes one padded with zeros; detecting
-        # on the latter saves a second encoding, and is what its own `decode` does
-        first_batch = windows[:batch_size] if windows else [(0, min(content_frames, n_frames))]
-        first_states = engine.encode(_stacked(mel, first_batch, n_frames))
-        first_window = first_states
-        if len(first_batch) > 1:
-            first_window = engine.to_states(engine.to_numpy(first_states)[:1])
-        probabilities = detect_language(engine, first_window, tokenizer)[0]
-        language = max(probabilities, key=probabilities.get)
+        first_batch = [_first_sounding(recording, n_frames)] if windows is None else windows[:batch_size]
+        probabilities = heard.language(first_batch, tokenizer)
+        language = probabilities and max(probabilities, key=probabilities.get)
     info = TranscriptionInfo(
         language=language,
-        language_probability=1.0 if probabilities is None else probabilities[language],
-        duration=samples.size / SAMPLE_RATE,
+        language_probability=probabilities[language] if probabilities else float(language is not None),
+        duration=recording.duration,
         all_language_probs=probabilities and sorted(probabilities.items(), key=lambda item: -item[1]),
         transcription_options=TranscriptionOptions(
             task=task,
@@ -186,30 +195,78 @@ def transcribe(
             max_initial_timestamp=max_initial_timestamp,
             prefix=prefix,
             batch_size=batch_size,
+            audio_stream=audio_stream,
+            container_times=container_times,
         ),
     )
     window_options = replace(window_options, language=language)
-    common = (engine, tokenizer, mel, window_options, info.transcription_options, first_states)
-    return _segments(*common) if windows is None else _segments_in_batches(*common, windows), info
+    common = (heard, tokenizer, window_options, info.transcription_options)
+    segments = _segments(*common) if windows is None else _segments_in_batches(*common, windows)
+    return (_in_container(segments, recording) if container_times else segments), info
+
+
+class _Heard:
+    """Encoded windows of a recording. Those in which the language was detected are encoded once.
+
+    Attributes:
+        engine: runs the model.
+        recording: what is encoded.
+    """
+
+    def __init__(self, engine, recording: Recording):
+        self.engine = engine
+        self.recording = recording
+        self._windows, self._states = None, None
+
+    def states(self, windows: list[tuple[int, int]]):
+        """Encoder states of the windows, from a frame up to another, padded with zeros."""
+        known, self._states = self._states, None
+        if known is not None and windows == self._windows:
+            return known
+        n_frames = self.engine.dims.n_frames
+        return self.engine.encode(np.stack([self.recording.window(*window, n_frames) for window in windows]))
+
+    def language(self, windows: list[tuple[int, int] | None], tokenizer: Tokenizer) -> dict[str, float] | None:
+        """Probabilities of the languages in the first of the windows, or None if there is no window.
+
+        openai-whisper's `transcribe` detects in a window padded with silence and decodes one padded with zeros. Where
+        the latter leaves no doubt, that other encoding is spared.
+        """
+        if not windows or windows[0] is None:
+            return None
+        self._windows, self._states = windows, self.states(windows)
+        first = self._states if len(windows) == 1 else self.engine.to_states(self.engine.to_numpy(self._states)[:1])
+        (probabilities,) = detect_language(self.engine, first, tokenizer)
+        (start, end), n_frames = windows[0], self.engine.dims.n_frames
+        if end - start == n_frames or max(probabilities.values()) >= SURE_LANGUAGE:
+            return probabilities
+        padded = self.engine.encode(self.recording.window_in_silence(start, n_frames)[None])
+        return detect_language(self.engine, padded, tokenizer)[0]
+
+
+def _first_sounding(recording: Recording, n_frames: int) -> tuple[int, int] | None:
+    """The first window in turn that holds sound."""
+    for seek in range(0, recording.n_frames, n_frames):
+        end = min(seek + n_frames, recording.n_frames)
+        if recording.has_sound(seek, end):
+            return seek, end
+    return None
 
 
 def _segments(
-    engine,
-    tokenizer: Tokenizer,
-    mel: np.ndarray,
-    window_options: DecodingOptions,
-    options: TranscriptionOptions,
-    first_states,
+    heard: _Heard, tokenizer: Tokenizer, window_options: DecodingOptions, options: TranscriptionOptions
 ) -> Iterator[Segment]:
+    engine, recording = heard.engine, heard.recording
     n_frames = engine.dims.n_frames
-    content_frames = mel.shape[1] - n_frames
     prompt = window_options.prompt
     seek, ids = 0, itertools.count()
-    while seek < content_frames:
-        segment_size = min(n_frames, content_frames - seek)
-        states, first_states = first_states, None
-        if states is None:
-            states = engine.encode(_stacked(mel, [(seek, seek + segment_size)], n_frames))
+    while seek < recording.n_frames:
+        recording.forget(seek)
+        segment_size = min(n_frames, recording.n_frames - seek)
+        if not recording.has_sound(seek, seek + segment_size):
+            seek += segment_size
+            continue
+        states = heard.states([(seek, seek + segment_size)])
         result = decode(engine, states, tokenizer, [replace(window_options, prompt=prompt)])[0]
         del states
         if _is_silent(result, options):
@@ -225,12 +282,10 @@ def _segments(
 
 
 def _segments_in_batches(
-    engine,
+    heard: _Heard,
     tokenizer: Tokenizer,
-    mel: np.ndarray,
     window_options: DecodingOptions,
     options: TranscriptionOptions,
-    first_states,
     windows: list[tuple[int, int]],
 ) -> Iterator[Segment]:
     """Each window as if it were a recording.
@@ -239,34 +294,42 @@ def _segments_in_batches(
     not sure of is heard in a later batch.
     """
     ids = itertools.count()
-    waiting, heard = windows, []
+    waiting, told = windows, []
     while waiting:
+        heard.recording.forget(waiting[0][0])
         batch, waiting = waiting[: options.batch_size], waiting[options.batch_size :]
-        states, first_states = first_states, None
-        if states is None:
-            states = engine.encode(_stacked(mel, batch, engine.dims.n_frames))
+        states = heard.states(batch)
         reaches = [(end - seek - SHORTEST_REST_FRAMES) / FRAMES_PER_SECOND for seek, end in batch]
         asked = [replace(window_options, must_reach=reach) for reach in reaches]
-        results = decode(engine, states, tokenizer, asked)
+        results = decode(heard.engine, states, tokenizer, asked)
         del states
         rests = []
         for (seek, end), result in zip(batch, results, strict=True):
             if not _is_silent(result, options):
                 pieces, advance = _slices(result.tokens, tokenizer.special.timestamp_begin, end - seek)
-                heard.append((seek, result, pieces))
+                told.append((seek, end, result, pieces))
                 if end - (seek + advance) >= SHORTEST_REST_FRAMES:
                     rests.append((seek + advance, end))
         waiting = rests + waiting
-        complete = waiting[0][0] if waiting else mel.shape[1]
-        heard.sort(key=lambda window: window[0])
-        while heard and heard[0][0] < complete:
-            seek, result, pieces = heard.pop(0)
-            yield from _spoken(tokenizer, result, seek, pieces, ids)
+        complete = waiting[0][0] if waiting else heard.recording.n_frames
+        told.sort(key=lambda window: window[0])
+        while told and told[0][0] < complete:
+            seek, end, result, pieces = told.pop(0)
+            latest = end / FRAMES_PER_SECOND
+            for segment in _spoken(tokenizer, result, seek, pieces, ids):
+                yield replace(segment, start=min(segment.start, latest), end=min(segment.end, latest))
 
 
-def _stacked(mel: np.ndarray, windows: list[tuple[int, int]], n_frames: int) -> np.ndarray:
-    """The windows from a frame up to another, padded with zeros: float32 [windows, n_mels, n_frames]."""
-    return np.stack([pad_or_trim(mel[:, first:end], n_frames) for first, end in windows])
+def _in_container(segments: Iterator[Segment], recording: Recording) -> Iterator[Segment]:
+    """The segments with the container's times."""
+
+    def moved(seconds: float) -> float:
+        passed = [ahead for sample, ahead in recording.jumps if sample / SAMPLE_RATE <= seconds]
+        return seconds + (passed[-1] if passed else 0.0)
+
+    for segment in segments:
+        start = moved(segment.start)
+        yield replace(segment, start=start, end=max(start, moved(segment.end)))
 
 
 def _spoken(

@@ -40,7 +40,9 @@ class OpenVino(Peer):
         write_once(models / "openvino", write)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
-        return self.engine.log_mel(window(samples))[None]
+        from whisper2max.runtime.features import log_mel
+
+        return log_mel(window(samples), self.engine.dims.n_mels)[None]
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         return self.engine.encode(features)
@@ -86,11 +88,11 @@ class Engine:
             core.compile_model(folder / f"{name}.xml", "CPU", settings).create_infer_request() for name in GRAPHS
         )
 
-    def log_mel(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
+    def log_mel_powers(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
         """As whisper2max's, in numpy: float32 [samples] -> float32 [n_mels, frames]."""
-        from whisper2max.runtime.features import log_mel
+        from whisper2max.runtime.features import log_mel_powers
 
-        return log_mel(samples, self.dims.n_mels, padding)
+        return log_mel_powers(samples, self.dims.n_mels, padding)
 
     def encode(self, mel: np.ndarray) -> np.ndarray:
         """float32 [rows, n_mels, 3000] -> float32 [rows, n_audio_ctx, n_audio_state]."""

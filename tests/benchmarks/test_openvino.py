@@ -5,7 +5,7 @@ import re
 
 from peers import openvino
 
-from whisper2max.runtime import decoding, engine, transcribe
+from whisper2max.runtime import decoding, engine, recording, transcribe
 
 
 def parameters(function) -> list[str]:
@@ -15,9 +15,9 @@ def parameters(function) -> list[str]:
 def test_it_has_what_the_decoding_loop_calls():
     # batches and the detection of the language are not asked of this peer
     loop = inspect.getsource(decoding._main_loop) + inspect.getsource(transcribe._segments)
-    loop += inspect.getsource(transcribe.transcribe)
+    loop += inspect.getsource(transcribe._Heard) + inspect.getsource(recording.Recording)
     called = set(re.findall(r"\bengine\.(\w+)\(", loop)) - {"to_states", "to_numpy"}
-    assert called == {"log_mel", "encode", "prompt"}
+    assert called == {"log_mel_powers", "encode", "prompt"}
     for name in called:
         assert parameters(getattr(openvino.Engine, name)) == parameters(getattr(engine.Engine, name)), name
     assert parameters(openvino.Session.step) == parameters(engine.Session.step)

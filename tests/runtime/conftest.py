@@ -12,7 +12,7 @@ from whisper.model import ModelDimensions as OpenAIDimensions
 from whisper.model import Whisper
 
 from whisper2max.dims import ModelDimensions
-from whisper2max.runtime.features import log_mel
+from whisper2max.runtime.features import log_mel_powers
 from whisper2max.runtime.tokens import Tokenizer
 
 AUDIO = Path(os.environ.get("WHISPER2MAX_AUDIO") or Path(__file__).parents[3] / "shared" / "audio")
@@ -40,8 +40,8 @@ class TorchEngine:
         self.dims = ModelDimensions(**vars(model.dims))
         self.n_encoded = 0
 
-    def log_mel(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
-        return log_mel(samples, self.dims.n_mels, padding)
+    def log_mel_powers(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
+        return log_mel_powers(samples, self.dims.n_mels, padding)
 
     @torch.no_grad()
     def encode(self, mel: np.ndarray) -> torch.Tensor:

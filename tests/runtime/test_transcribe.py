@@ -9,10 +9,11 @@ import torch
 from upstream import openai_segments
 
 from whisper2max.errors import UsageError
-from whisper2max.runtime.audio import load_audio
+from whisper2max.runtime.audio import Sound, load_audio
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode, detect_language
-from whisper2max.runtime.features import log_mel, pad_or_trim
+from whisper2max.runtime.features import log_mel, log_mel_powers, pad_or_trim
 from whisper2max.runtime.pauses import cut_at_pauses
+from whisper2max.runtime.recording import DIGITAL_SILENCE, Recording
 from whisper2max.runtime.transcribe import _slices, transcribe
 from whisper2max.runtime.writers import to_result
 
@@ -102,6 +103,17 @@ class ScriptedModel:
         return self.next_result(options.prompt)
 
 
+class GivenSpectrogram(Recording):
+    """A recording whose spectrogram is given, with 30 s after its end as openai-whisper pads it."""
+
+    def __init__(self, mel: np.ndarray):
+        self.mel, self.n_frames, self.n_samples, self._needed = mel, mel.shape[1] - 3000, 0, 0
+        self.sounding = np.ones(self.n_frames, bool)
+
+    def window(self, first: int, end: int, n_frames: int) -> np.ndarray:
+        return pad_or_trim(self.mel[:, first:end], n_frames)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_loop_equals_openai_on_any_tokens(random_multilingual, multilingual_tokenizer, monkeypatch, seed):
     rng = np.random.default_rng(seed)
@@ -119,7 +131,7 @@ def test_loop_equals_openai_on_any_tokens(random_multilingual, multilingual_toke
         "log_prob_threshold": rng.choice([None, -1.0]),
     }
     ours = ScriptedModel(random_multilingual.dims, results)
-    ours.log_mel = lambda samples, padding: mel
+    monkeypatch.setattr("whisper2max.runtime.transcribe.Recording", lambda *_: GivenSpectrogram(mel))
     monkeypatch.setattr(
         "whisper2max.runtime.transcribe.decode",
         lambda engine, states, tokenizer, options: [engine.next_result(options[0].prompt)],
@@ -147,6 +159,11 @@ def spoken_in_three_parts(noise: np.ndarray) -> np.ndarray:
     return np.concatenate([piece for part in parts for piece in (silence, part)] + [silence])
 
 
+def windows_of(samples: np.ndarray) -> list[tuple[int, int]]:
+    powers = log_mel_powers(samples, 80)
+    return cut_at_pauses(powers.mean(axis=0), powers.max(axis=0) > DIGITAL_SILENCE, 3000)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_batches_give_each_window_what_it_gives_alone(random_multilingual, multilingual_tokenizer, noise, batch_size):
     samples = spoken_in_three_parts(noise)
@@ -160,8 +177,7 @@ def test_batches_give_each_window_what_it_gives_alone(random_multilingual, multi
     assert [segment.seek for segment in segments] == sorted(segment.seek for segment in segments)
     found = [(segment.seek, segment.tokens, segment.avg_logprob) for segment in segments]
 
-    mel = log_mel(samples, 80)
-    windows = cut_at_pauses(mel, 3000)
+    mel, windows = log_mel(samples, 80), windows_of(samples)
     assert len(windows) == 3
     expected, n_encoded = [], 0
     for seek, end in windows:
@@ -185,12 +201,12 @@ def test_the_language_of_a_batch_is_that_of_its_first_window(random_multilingual
     samples = spoken_in_three_parts(noise)
     random_multilingual.n_encoded = 0
     segments, info = transcribe(random_multilingual, multilingual_tokenizer, samples, batch_size=2, **SPEAKING)
-    assert random_multilingual.n_encoded == 2, "the language is detected in the first batch"
+    assert random_multilingual.n_encoded == 3, "the language is detected in the first batch, and heard again in doubt"
     next(segments)
-    assert random_multilingual.n_encoded == 2, "the first batch is encoded once"
-    mel = log_mel(samples, 80)
-    start, end = cut_at_pauses(mel, 3000)[0]
-    states = random_multilingual.encode(pad_or_trim(mel[:, start:end], 3000)[None])
+    assert random_multilingual.n_encoded == 3, "the first batch is encoded once"
+    mel, start = log_mel(samples, 80), windows_of(samples)[0][0]
+    # no language is sure of a random model: what follows the window is heard as well
+    states = random_multilingual.encode(pad_or_trim(mel[:, start : start + 3000], 3000)[None])
     (probabilities,) = detect_language(random_multilingual, states, multilingual_tokenizer)
     assert dict(info.all_language_probs) == pytest.approx(probabilities)
 
@@ -216,22 +232,22 @@ def test_the_rest_of_a_window_is_heard_in_a_later_batch(
     windows = [(0, 1000), (1500, 2000), (2500, 3000), (3000, 3500)]
     batches = []
 
-    def stacked(mel, batch, n_frames):
+    def states(heard, batch):
         batches.append(batch)
-        return np.zeros((len(batch), 80, n_frames), np.float32)
+        return batch
 
     def decoded(engine, states, tokenizer, options):
         assert len(options) == len(batches[-1]) == len(states)
         assert [option.must_reach for option in options] == [(end - seek - 50) / 100 for seek, end in batches[-1]]
         return [DecodingResult("en", None, said[window], "", -0.5, 0.1, 0.0, 1.5) for window in batches[-1]]
 
-    monkeypatch.setattr("whisper2max.runtime.transcribe.cut_at_pauses", lambda mel, n_frames: windows)
-    monkeypatch.setattr("whisper2max.runtime.transcribe._stacked", stacked)
+    monkeypatch.setattr("whisper2max.runtime.transcribe.cut_at_pauses", lambda *_: windows)
+    monkeypatch.setattr("whisper2max.runtime.transcribe._Heard.states", states)
     monkeypatch.setattr("whisper2max.runtime.transcribe.decode", decoded)
     segments, _ = transcribe(
         random_multilingual, multilingual_tokenizer, noise[: 36 * 16000], language="en", batch_size=sizes[0]
     )
-    expected = [(0, 0, 1, 1), (1, 100, 4, 9.6), (2, 1500, 3, 17), (3, 2500, 5, 34), (4, 3000, 1, 31)]
+    expected = [(0, 0, 1, 1), (1, 100, 4, 9.6), (2, 1500, 3, 17), (3, 2500, 5, 30), (4, 3000, 1, 31)]
     assert [(segment.id, segment.seek, segment.tokens[1], round(segment.end, 6)) for segment in segments] == expected
     assert sorted(window for batch in batches for window in batch) == sorted(said.keys() - {(960, 1000)})
     assert [len(batch) for batch in batches] == sizes, "rests fill up the batches of the windows after them"
@@ -251,7 +267,71 @@ def test_silent_windows_of_a_batch_are_left_out(random_multilingual, multilingua
 def test_batches_of_nothing(random_multilingual, multilingual_tokenizer, n_samples):
     samples = np.zeros(n_samples, np.float32)
     segments, info = transcribe(random_multilingual, multilingual_tokenizer, samples, batch_size=4)
-    assert list(segments) == [] and info.language and info.duration == n_samples / 16000
+    assert list(segments) == [] and info.duration == n_samples / 16000
+    assert (info.language, info.language_probability, info.all_language_probs) == (None, 0.0, None)
+
+
+def test_batched_segments_do_not_overlap_or_outlast_their_window(
+    random_multilingual, multilingual_tokenizer, noise, monkeypatch
+):
+    begun_after_the_end = [BEGIN, 1, AT + 900, AT + 900, 2, AT + 1100, AT + 1100, 3, AT + 1400]
+    monkeypatch.setattr("whisper2max.runtime.transcribe.cut_at_pauses", lambda *_: [(0, 2000), (2000, 3550)])
+    results = [DecodingResult("en", None, begun_after_the_end, "", -0.5, 0.1, 0.0, 1.5)] * 2
+    monkeypatch.setattr("whisper2max.runtime.transcribe.decode", lambda *_: results)
+    segments, info = transcribe(
+        random_multilingual, multilingual_tokenizer, noise[: 36 * 16000], language="en", batch_size=2
+    )
+    times = [(round(segment.start, 6), round(segment.end, 6)) for segment in segments]
+    assert times == [(0.0, 19.0), (19.0, 20.0), (20.0, 20.0), (20.0, 35.5), (35.5, 35.5), (35.5, 35.5)]
+
+
+@pytest.mark.parametrize("seconds", [0, 2, 11, 29, 30, 31, 70])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_zeros_get_no_text_and_no_language(random_multilingual, multilingual_tokenizer, seconds, batch_size):
+    random_multilingual.n_encoded = 0
+    samples = np.zeros(max(1, seconds * 16000), np.float32)
+    segments, info = transcribe(random_multilingual, multilingual_tokenizer, samples, batch_size=batch_size)
+    assert list(segments) == [] and random_multilingual.n_encoded == 0
+    assert (info.language, info.language_probability, info.all_language_probs) == (None, 0.0, None)
+    given = transcribe(random_multilingual, multilingual_tokenizer, samples, language="de", batch_size=batch_size)[1]
+    assert (given.language, given.language_probability) == ("de", 1.0)
+
+
+def test_zeros_before_speech_decide_nothing_and_are_not_heard(random_multilingual, multilingual_tokenizer, noise):
+    speech = noise[: 20 * 16000]
+    late = np.concatenate([np.zeros(90 * 16000, np.float32), speech])
+    segments, info = transcribe(random_multilingual, multilingual_tokenizer, late, **SPEAKING)
+    random_multilingual.n_encoded = 0
+    segments, n_encoded = list(segments), random_multilingual.n_encoded
+    assert segments and segments[0].seek == 9000 and info.language is not None
+    assert n_encoded == 0, "the window that decided the language is the first that is decoded"
+    segments, _ = transcribe(random_multilingual, multilingual_tokenizer, late, batch_size=4, **SPEAKING)
+    assert all(segment.seek > 8900 for segment in segments)
+
+
+def test_times_of_the_container(random_multilingual, multilingual_tokenizer, noise, monkeypatch):
+    said = [BEGIN, 1, AT, AT, 2, AT + 100, AT + 100, 3, AT + 200]
+    monkeypatch.setattr(
+        "whisper2max.runtime.transcribe.decode",
+        lambda *_: [DecodingResult("en", None, said, "", -0.5, 0.1, 0.0, 1.5)],
+    )
+
+    def times(**options):
+        segments, _ = transcribe(
+            random_multilingual, multilingual_tokenizer, noise[: 8 * 16000], language="en", **options
+        )
+        return [(segment.start, segment.end) for segment in segments]
+
+    plain = times()
+    assert plain == [(0.0, 1.0), (1.0, 3.0), (3.0, 5.0)]
+    jumps = [(0, 5.0), (4 * 16000, 25.0)]
+    monkeypatch.setattr("whisper2max.runtime.transcribe.open_sound", lambda *_: with_jumps(noise[: 8 * 16000], jumps))
+    assert times() == plain
+    assert times(container_times=True) == [(5.0, 6.0), (6.0, 8.0), (8.0, 30.0)]
+
+
+def with_jumps(samples: np.ndarray, jumps: list[tuple[int, float]]) -> Sound:
+    return Sound("film", lambda: iter([samples]), jumps)
 
 
 def test_what_is_known_before_the_text(random_multilingual, multilingual_tokenizer, noise):
