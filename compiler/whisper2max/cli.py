@@ -238,7 +238,9 @@ def transcribe(
         list[str],
         typer.Argument(metavar="AUDIO", help="Sound or video files; - is standard input.", show_default=False),
     ] = [],  # noqa: B006
-    language: Annotated[str | None, typer.Option("--language", help="Code or name; detected by default.")] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", help="Code or name; auto, the default, detects it.")
+    ] = None,
     task: Annotated[Task, typer.Option("--task")] = Task.transcribe,
     initial_prompt: Annotated[
         str | None, typer.Option("--initial_prompt", help="Text before the first window.")
@@ -249,8 +251,10 @@ def transcribe(
     without_timestamps: Annotated[bool, typer.Option("--without_timestamps")] = False,
     no_speech_threshold: Annotated[float, typer.Option("--no_speech_threshold")] = 0.6,
     logprob_threshold: Annotated[float, typer.Option("--logprob_threshold")] = -1.0,
-    output_format: Annotated[OutputFormat | None, typer.Option("--output_format", help="Also write files.")] = None,
-    output_dir: Annotated[Path, typer.Option("--output_dir", help="Where --output_format writes.")] = Path("."),
+    output_format: Annotated[
+        OutputFormat | None, typer.Option("--output_format", "-f", help="Also write files.")
+    ] = None,
+    output_dir: Annotated[Path, typer.Option("--output_dir", "-o", help="Where --output_format writes.")] = Path("."),
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -260,6 +264,13 @@ def transcribe(
             "By default they are decoded in turn.",
         ),
     ] = None,
+    audio_stream: Annotated[
+        int | None,
+        typer.Option("--audio_stream", min=0, help="Which audio stream of a file; by default as ffmpeg chooses."),
+    ] = None,
+    container_times: Annotated[
+        bool, typer.Option("--container_times", help="Times of the film, if its sound begins later or has gaps.")
+    ] = False,
     threads: Annotated[int, typer.Option("--threads", min=0, help="0: all cores.")] = 0,
     model: ModelOption = None,
 ) -> None:
@@ -273,7 +284,7 @@ def transcribe(
     from whisper2max.transcription import check_arguments, plan, transcribe_recordings
 
     writes = None if output_format is None else output_format.value
-    check_arguments(artifact, audio, model)
+    check_arguments(artifact, audio, model, language)
     plan(audio, output_dir, writes)
     loaded = load(artifact, cpu_threads=threads)
     if writes is not None:
@@ -287,6 +298,8 @@ def transcribe(
         "no_speech_threshold": no_speech_threshold,
         "log_prob_threshold": logprob_threshold,
         "batch_size": batch_size,
+        "audio_stream": audio_stream,
+        "container_times": container_times,
     }
     raise typer.Exit(transcribe_recordings(loaded, audio, chosen, output_dir, writes, _debug_stands_in(sys.argv)))
 

@@ -1,7 +1,6 @@
 """Recordings one after the other: their text to standard output, files where asked for, and every failure named."""
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,24 +10,25 @@ from whisper2max.errors import ArtifactError, AudioError, OutputError, UsageErro
 from whisper2max.failures import explain
 from whisper2max.printable import printable
 from whisper2max.runtime.audio import AudioInput
+from whisper2max.runtime.languages import AUTO, language_code
 from whisper2max.runtime.model import Model
 from whisper2max.runtime.writers import to_result, transcript_paths, write
 from whisper2max.terminal import say, say_traceback, show_text
 
 STANDARD_INPUT = "-"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def check_arguments(artifact: Path, recordings: Sequence[str], model: str | None) -> None:
-    """Answers calls that other programs for Whisper would understand.
+def check_arguments(artifact: Path, recordings: Sequence[str], model: str | None, language: str | None) -> None:
+    """Answers, before any work, calls that other programs for Whisper would understand and this one does not.
 
     Args:
         artifact: the first argument.
         recordings: the others.
         model: of an option --model, which there is none of here.
+        language: of the option --language.
 
     Raises:
-        UsageError: the artifact does not come first, or no recording is named.
+        UsageError: the artifact does not come first, no recording is named, or Whisper does not know the language.
     """
     if model is not None:
         raise UsageError(
@@ -46,6 +46,8 @@ def check_arguments(artifact: Path, recordings: Sequence[str], model: str | None
         )
     if recordings.count(STANDARD_INPUT) > 1:
         raise UsageError("- is given twice; standard input can be read once.")
+    if language is not None and language.strip().lower() != AUTO:
+        language_code(language)
 
 
 def plan(recordings: Sequence[str], output_dir: Path, output_format: str | None) -> None:
@@ -57,23 +59,24 @@ def plan(recordings: Sequence[str], output_dir: Path, output_format: str | None)
     """
     if output_format is None:
         return
-    owners: dict[str, str] = {}
-    for recording in recordings:
+    owners: dict[str, int] = {}
+    for number, recording in enumerate(recordings):
         for path in transcript_paths(_stem_path(recording), output_dir, output_format).values():
-            other = owners.setdefault(os.path.abspath(path), recording)
-            if other is recording:
+            first = owners.setdefault(os.path.abspath(path), number)
+            if first == number:
                 continue
-            if other == recording:
+            if recordings[first] == recording:
                 raise UsageError(f"{recording} is given twice; give every recording once.")
             raise UsageError(
-                f"{other} and {recording} would both be written to {path}; transcribe them one at a time, each into "
-                "an --output_dir of its own, or rename one."
+                f"{recordings[first]} and {recording} would both be written to {path}; transcribe them one at a time, "
+                "each into an --output_dir of its own, or rename one."
             )
     for recording in recordings:
-        if os.path.abspath(recording) in owners:
+        owner = owners.get(os.path.abspath(recording))
+        if owner is not None:
             raise UsageError(
-                f"{recording} would be written over by the transcript of {owners[os.path.abspath(recording)]}; "
-                "choose another --output_dir."
+                f"{recording} would be written over by the transcript of {recordings[owner]}; choose another "
+                "--output_dir."
             )
 
 
@@ -142,10 +145,6 @@ def _opened(recording: str) -> AudioInput:
         if sys.stdin is None:
             raise AudioError("Standard input is closed; send a recording to it, or give the path of one.")
         return sys.stdin.buffer
-    if _ADDRESS.match(recording) and not os.path.exists(recording):
-        raise AudioError(
-            f"{recording} is an address, and only files are read; download the recording and give its path."
-        )
     return recording
 
 
