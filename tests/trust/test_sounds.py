@@ -52,6 +52,7 @@ MADE_BY_FFMPEG = {
     "adpcm.wav": "-i SPEECH -ar 11025 -c:a adpcm_ima_wav",
     "speech.m4a": "-i SPEECH -c:a aac",
     "speech.webm": "-i SPEECH -c:a libopus",
+    "speech.mka": "-i SPEECH -c:a libvorbis",
     "speech.mp3": "-i SPEECH -ar 44100",
     "art.mp3": "-i speech.mp3 -f lavfi -i color=c=red:s=64x64:r=1:d=1 -map 1:v -map 0:a -c:a copy -c:v png "
     "-disposition:v attached_pic -id3v2_version 3",
@@ -59,7 +60,7 @@ MADE_BY_FFMPEG = {
     "slow.mp3": "-ss 3 -i SPEECH -ar 48000 -ac 1 -write_xing 0 -id3v2_version 0",
     # cut without encoding again: priming and edit lists
     "cut.m4a": "-ss 2.3 -i speech.m4a -c copy",
-    "cut.webm": "-ss 2.3 -i speech.webm -c copy",
+    "cut.mka": "-ss 2.3 -i speech.mka -c copy",
 }
 
 
