@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -90,19 +91,29 @@ def transcript_paths(
     return paths
 
 
-def prepare(output_dir: str | os.PathLike[str]) -> None:
-    """Makes the directory for transcripts if it is missing, and tries to write in it.
+def require_writable(directory: str | os.PathLike[str], option: str = "--output_dir") -> None:
+    """Tries, before any work, to write in a directory that may have to be made; leaves everything as it was.
+
+    Args:
+        directory: where files are to be written later.
+        option: which names it, for the message.
 
     Raises:
         OutputError: it cannot be made, or nothing can be written there.
     """
+    path = Path(os.path.abspath(directory))
+    missing = [each for each in (path, *path.parents) if not os.path.exists(each)]
     try:
-        os.makedirs(output_dir, exist_ok=True)
-        partial = _partial(output_dir)
+        path.mkdir(parents=True, exist_ok=True)
+        partial = _partial(path)
         partial.touch(exist_ok=False)
         partial.unlink()
     except OSError as error:
-        raise _unwritable(output_dir, error) from error
+        raise _unwritable(directory, option, error) from error
+    finally:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
 
 
 def write(
@@ -129,14 +140,14 @@ def write(
         for extension, path in paths.items():
             _write_whole(path, RENDERERS[extension](result).encode())
     except OSError as error:
-        raise _unwritable(output_dir, error) from error
+        raise _unwritable(output_dir, "--output_dir", error) from error
     return list(paths.values())
 
 
-def _unwritable(output_dir: str | os.PathLike[str], error: OSError) -> OutputError:
+def _unwritable(directory: str | os.PathLike[str], option: str, error: OSError) -> OutputError:
     return OutputError(
-        f"The transcript cannot be written to {os.fspath(output_dir)} ({error.strerror or error}); give another "
-        "directory with --output_dir."
+        f"Nothing can be written to {os.fspath(directory)} ({error.strerror or error}); give another directory with "
+        f"{option}, or make room in this one."
     )
 
 

@@ -171,6 +171,10 @@ def verify(
     if len(chosen) > 1 or useless:
         raise UsageError(f"{' and '.join([*chosen, *useless])} do not go together")
     require_room_for_max()
+    if report_to is not None:
+        from whisper2max.runtime.writers import require_writable
+
+        require_writable(report_to, "--report")
     if chosen:
         report = _compare_without_torch(artifact, against, audio, report_to)
     else:
@@ -280,15 +284,15 @@ def transcribe(
     """
     require_room_for_max()
     from whisper2max.runtime.model import load
-    from whisper2max.runtime.writers import prepare
+    from whisper2max.runtime.writers import require_writable
     from whisper2max.transcription import check_arguments, plan, transcribe_recordings
 
     writes = None if output_format is None else output_format.value
     check_arguments(artifact, audio, model, language)
     plan(audio, output_dir, writes)
-    loaded = load(artifact, cpu_threads=threads)
     if writes is not None:
-        prepare(output_dir)
+        require_writable(output_dir)
+    loaded = load(artifact, cpu_threads=threads)
     chosen = {
         "language": language,
         "task": task.value,

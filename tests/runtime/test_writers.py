@@ -1,11 +1,12 @@
 import json
+import os
 
 import pytest
 from whisper.utils import get_writer
 
-from whisper2max.errors import UsageError
+from whisper2max.errors import OutputError, UsageError
 from whisper2max.runtime.transcribe import Segment
-from whisper2max.runtime.writers import OUTPUT_FORMATS, to_result, write
+from whisper2max.runtime.writers import OUTPUT_FORMATS, require_writable, to_result, write
 
 SEGMENTS = [
     Segment(0, 0, 0.0, 2.0, " And so, my fellow Americans,", [50364, 400, 50464], 0.0, -0.25, 1.1, 0.01),
@@ -52,6 +53,31 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
+def test_no_language_and_no_segments(tmp_path):
+    paths = write(to_result([], None), "a.mp3", tmp_path, "all")
+    contents = {path.suffix: path.read_text() for path in paths}
+    assert contents.pop(".json") == '{"text": "", "segments": [], "language": null}'
+    assert contents == {".txt": "", ".vtt": "WEBVTT\n\n", ".srt": "", ".tsv": "start\tend\ttext\n"}
+
+
+@pytest.mark.parametrize("stem", ["n" * 251, "\udcff\udcfe", "<b>&amp;", "a\nb\x1b[2J", ".hidden", "a.b."])
+def test_any_name_that_a_recording_may_have(tmp_path, stem):
+    (path,) = write(to_result(SEGMENTS, "en"), f"some/where/{stem}.mp3", tmp_path, "srt")
+    assert os.listdir(tmp_path) == [f"{stem}.srt"] == [path.name]
+
+
+def test_a_name_that_no_file_system_takes(tmp_path):
+    with pytest.raises(UsageError, match="more than 255 bytes; rename the recording"):
+        write(to_result([], "en"), f"{'n' * 251}.mp3", tmp_path, "all")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_takes_its_rights_from_the_umask(tmp_path):
+    (path,) = write(to_result([], "en"), "a.mp3", tmp_path, "txt")
+    (tmp_path / "ordinary").touch()
+    assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
 def test_unknown_format(tmp_path):
     with pytest.raises(UsageError, match="'docx' is unknown; expected txt"):
         write(to_result([], "en"), "a.mp3", tmp_path, "docx")
@@ -61,3 +87,13 @@ def test_directory_that_cannot_be(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--output_dir"):
         write(to_result([], "en"), "a.mp3", tmp_path / "file" / "sub", "txt")
+
+
+def test_directories_are_tried_without_a_trace(tmp_path):
+    (tmp_path / "file").touch()
+    require_writable(tmp_path)
+    require_writable(tmp_path / "a" / "b")
+    for wrong in ("file", "file/sub", "n" * 256):
+        with pytest.raises(OutputError, match="--report"):
+            require_writable(tmp_path / wrong, "--report")
+    assert os.listdir(tmp_path) == ["file"]

@@ -106,7 +106,7 @@ def test_a_transcript_that_cannot_be_written(sounds, command):
     status, shown, said = command("transcribe", "any", "good.flac", "good2.flac", "-f", "txt", "-o", "out")
     assert status == 1 and shown == SPOKEN * 2
     assert files() == ["good.txt", "good2.txt"]
-    assert "good.flac: The transcript cannot be written to out" in said[0] and "--output_dir" in said[0]
+    assert "good.flac: Nothing can be written to out" in said[0] and "--output_dir" in said[0]
 
 
 # What is refused before the work
@@ -122,9 +122,9 @@ def test_a_transcript_that_cannot_be_written(sounds, command):
         (["-", "-"], ["standard input can be read once"]),
         (["good.flac", "out/good.txt"], ["good.flac and out/good.txt"]),
         ([f"{'a' * 251}.mp3", "-f", "json"], ["more than 255 bytes", ".json"]),
-        (["good.flac", "-o", "good.flac"], ["cannot be written to good.flac", "--output_dir"]),
-        (["good.flac", "-o", "good.flac/below"], ["cannot be written to good.flac/below", "--output_dir"]),
-        (["good.flac", "-o", "/proc/here"], ["cannot be written to /proc/here", "--output_dir"]),
+        (["good.flac", "-o", "good.flac"], ["Nothing can be written to good.flac", "--output_dir"]),
+        (["good.flac", "-o", "good.flac/below"], ["Nothing can be written to good.flac/below", "--output_dir"]),
+        (["good.flac", "-o", "/proc/here"], ["Nothing can be written to /proc/here", "--output_dir"]),
         (["good.flac", "--language", "klingon"], ["'klingon'", "such as en"]),
     ],
 )
@@ -135,6 +135,12 @@ def test_what_cannot_be_written_ends_all_before_the_work(sounds, command, argume
     assert command.model.calls == [] and sorted(sounds.rglob("*")) == before
     for part in words:
         assert part in said[0]
+
+
+def test_the_directory_for_a_report_is_tried_before_the_work(sounds, command):
+    status, _, said = command("verify", "gone", "--replay", "--report", "good.flac/below")
+    assert status == 2 and len(said) == 1
+    assert said[0].startswith("error: Nothing can be written to good.flac/below") and "--report" in said[0]
 
 
 def test_a_recording_is_never_written_over(sounds, command):

@@ -1,5 +1,6 @@
 """The published sizes: where they are, which revision, which dimensions; and how a size is found."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +69,13 @@ def find_size(name: str) -> Size:
     """The size of this name.
 
     Raises:
-        UsageError: there is none; the message lists those there are.
+        UsageError: there is none; the message names the nearest and lists those there are.
     """
     if name not in SIZES:
+        nearest = difflib.get_close_matches(name[:40], SIZES, 1)
+        meant = f"did you mean {nearest[0]}? Otherwise " if nearest else ""
         raise UsageError(
-            f"there is no size {name!r}; choose one of {', '.join(SIZES)}, or give --checkpoint a path or "
+            f"there is no size {name!r}; {meant}choose one of {', '.join(SIZES)}, or give --checkpoint a path or "
             "hub id."
         )
     return SIZES[name]
