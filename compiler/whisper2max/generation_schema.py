@@ -12,7 +12,7 @@ SPECIAL_NAMES = tuple(
     "eot sot sot_prev sot_lm translate transcribe no_speech no_timestamps timestamp_begin".split()
 )
 OPTIONAL = ("max_initial_timestamp",)
-"""Fields that are there only where the checkpoint states them."""
+"""Fields that are there only where the checkpoint states something else than openai-whisper does."""
 
 _WINDOW_SECONDS = 30.0
 

@@ -156,7 +156,7 @@ def test_a_truncated_pickle_is_refused(toy, write):
 
 def test_a_damaged_config_is_named(toy, write):
     path = write.huggingface(toy, files={"config.json": '{"model_type": '})
-    with pytest.raises(CheckpointError, match="config.json is not JSON"):
+    with pytest.raises(CheckpointError, match="config.json is not valid JSON"):
         open_checkpoint(path)
 
 
@@ -208,13 +208,15 @@ def test_a_vocabulary_of_its_own_is_not_replaced_by_a_known_tokenizer(toy, write
     ("settings", "error", "message"),
     [
         (
-            {"suppress_tokens": [1, 51864]},
+            {"suppress_tokens": [-1, 51863]},
             CheckpointError,
             "suppress_tokens must be a list of token ids from 0",
         ),
+        ({"suppress_tokens": list(range(51864))}, CheckpointError, "hold all text, so nothing could ever be said"),
+        ({"suppress_tokens": list(range(50363, 50420))}, CheckpointError, "hold every timestamp that a transcript"),
+        ({"max_initial_timestamp_index": "50"}, CheckpointError, "must be from 0 to 1500, but is 50"),
         ({"begin_suppress_tokens": "220"}, CheckpointError, "begin_suppress_tokens must be"),
-        ({"alignment_heads": [[2, 0]]}, CheckpointError, "a layer below 2 and a head below 4"),
-        ({"alignment_heads": [[0.5, 0]]}, CheckpointError, "a layer below 2 and a head below 4"),
+        ({"lang_to_id": {"<|en|>": [1]}}, CheckpointError, "must give each language a token id"),
         ({"no_timestamps_token_id": 50363}, TokenizerError, "50362, generation_config.json says 50363"),
         ({"lang_to_id": {"<|de|>": 50261}}, TokenizerError, r"<\|de\|> is 50260, .* says 50261"),
     ],

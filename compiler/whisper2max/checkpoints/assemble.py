@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from whisper2max.checkpoints.files import short
 from whisper2max.checkpoints.names import tensor_shapes, transformers_name
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError
 
 LISTED_FAULTS = 20
+EMBEDDING = "decoder.token_embedding.weight"
 
 
 def assemble(
@@ -30,8 +32,8 @@ def assemble(
         dims: the dimensions that the tensors must have.
         spell: the checkpoint's name for a canonical one.
         where: the checkpoint, for messages.
-        tied: the checkpoint's name of an output projection, which must equal the token embedding
-            where it is present.
+        tied: the checkpoint's name of an output projection. It must equal the token embedding where both are
+            present, and is the token embedding where that is not: the two are one tensor.
 
     Returns:
         transformers' WhisperForConditionalGeneration, eager attention, eval mode, float32.
@@ -41,8 +43,11 @@ def assemble(
     """
     shapes = tensor_shapes(dims)
     sources = {name: spell(name) for name in shapes}
+    if sources[EMBEDDING] not in tensors and tied in tensors:
+        sources[EMBEDDING] = tied
     claimed = set(sources.values())
-    faults = [f"{name}: belongs to no part of a Whisper" for name in tensors if name not in claimed | {tied}]
+    claimed.add(tied)
+    faults = [f"{short(name)}: belongs to no part of a Whisper" for name in tensors if name not in claimed]
     state: dict[str, torch.Tensor] = {}
     for name, shape in shapes.items():
         tensor = tensors.get(sources[name])
@@ -56,15 +61,9 @@ def assemble(
             fault = _non_finite(widened)
         if fault is not None:
             faults.append(f"{sources[name]}: {fault}")
-    embedding = tensors.get(sources["decoder.token_embedding.weight"])
-    if (
-        tied in tensors
-        and embedding is not None
-        and not torch.equal(tensors[tied].float(), embedding.float())
-    ):
-        faults.append(
-            f"{tied}: differs from {sources['decoder.token_embedding.weight']}, which Whisper ties it to"
-        )
+    embedding = tensors.get(sources[EMBEDDING])
+    if tied in tensors and embedding is not None and not _equal(tensors[tied], embedding):
+        faults.append(f"{tied}: differs from {sources[EMBEDDING]}, which Whisper ties it to")
     refuse_faults(faults, where)
     module = build_empty(dims)
     state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
@@ -119,6 +118,13 @@ def build_empty(dims: ModelDimensions) -> torch.nn.Module:
     )
     with torch.device("meta"):
         return WhisperForConditionalGeneration(config)
+
+
+def _equal(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    if tensor.shape != other.shape or tensor.ndim == 0:
+        return tensor.shape == other.shape and bool(tensor == other)
+    # by rows, so that a comparison of narrow types takes no third copy of the largest weight
+    return all(torch.equal(a.float(), b.float()) for a, b in zip(tensor.split(4096), other.split(4096), strict=True))
 
 
 def _fault(tensor: torch.Tensor, shape: tuple[int, ...]) -> str | None:

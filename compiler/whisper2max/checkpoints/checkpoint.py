@@ -8,6 +8,8 @@ from whisper2max.dims import ModelDimensions
 if TYPE_CHECKING:
     import torch
 
+    from whisper2max.held import HeldFile
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -22,6 +24,9 @@ class Checkpoint:
         source: where the weights came from: "format" (openai, huggingface, ctranslate2, module or
             random), "name", "revision" (a commit or None), "sha256" (of the weight file, of the
             listing of its shards' hashes, or None) and "stored_dtype".
+        notes: sentences to tell the user: what was read otherwise than it is written, and what the checkpoint states
+            and is not taken over.
+        held: the files of the weights, which the module's tensors may lie in.
     """
 
     module: "torch.nn.Module"
@@ -29,3 +34,14 @@ class Checkpoint:
     tokenizer_json: bytes
     generation: dict
     source: dict
+    notes: tuple[str, ...] = ()
+    held: "tuple[HeldFile, ...]" = ()
+
+    def require_unchanged(self) -> None:
+        """To be called when the weights were used.
+
+        Raises:
+            CheckpointError: a file of the weights is no longer what `source` has the sha256 of.
+        """
+        for file in self.held:
+            file.require_unchanged()

@@ -6,9 +6,11 @@ aliases u32, for each the alias and the name it stands for. A name is its length
 u16, then the bytes and the zero.
 """
 
-import hashlib
+import math
 import mmap
+import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +18,22 @@ import torch
 
 from whisper2max.checkpoints.assemble import assemble, refuse_faults, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.checkpoints.files import read_json, read_json_if_present, refuse_stand_in
+from whisper2max.checkpoints.files import open_file, read_json_if_present, short
 from whisper2max.checkpoints.generation import build_generation, check_mel_settings, configure_transformers
+from whisper2max.checkpoints.stated import read_stated
+from whisper2max.checkpoints.stored import MOST_BYTES
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError
+from whisper2max.printable import printable
 
-MODEL, CONFIG, PREPROCESSOR_CONFIG = "model.bin", "config.json", "preprocessor_config.json"
+MODEL, CONFIG = "model.bin", "config.json"
+PREPROCESSOR_CONFIG, GENERATION_CONFIG = "preprocessor_config.json", "generation_config.json"
+MOST_ENTRIES, MOST_AXES = 1 << 15, 4
 VERSIONS = (4, 5, 6)
 KIND = "WhisperSpec"
 TYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 NUMPY_TYPES = {"bfloat16": np.uint16}
-FLOAT_TYPES = ("float32", "float16", "bfloat16")
 SETTINGS = {
     "suppress_tokens": "suppress_ids",
     "begin_suppress_tokens": "suppress_ids_begin",
@@ -79,7 +85,7 @@ FUSED = {"self_attention/linear_0": ("query", "key", "value"), "/attention/linea
 
 def matches(path: Path) -> bool:
     """Whether the path is a directory with a model.bin."""
-    return path.is_dir() and (path / MODEL).exists()
+    return path.is_dir() and os.path.lexists(path / MODEL)
 
 
 def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
@@ -89,38 +95,37 @@ def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
         CheckpointError: model.bin is damaged, quantised, or no Whisper.
         TokenizerError: no tokenizer is found, or it belongs to another model.
     """
-    refuse_stand_in(path / MODEL)
-    with (path / MODEL).open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    sha256 = hashlib.sha256(content).hexdigest()
-    return open_content(content, path, path.resolve().name, sha256, tokenizer)
+    file = open_file(path / MODEL)
+    if file.size > MOST_BYTES:
+        raise CheckpointError(f"{file.path} has {file.size:,} bytes; no Whisper has more than {MOST_BYTES:,}.")
+    sha256 = file.sha256
+    checkpoint = open_content(file.map(), path, printable(path.resolve().name), sha256, tokenizer)
+    file.require_unchanged()
+    return replace(checkpoint, held=(file,))
 
 
 def open_content(
-    content: bytes | mmap.mmap, folder: Path, name: str, sha256: str, tokenizer: str | Path | None = None
+    content: bytearray | mmap.mmap, folder: Path, name: str, sha256: str, tokenizer: str | Path | None = None
 ) -> Checkpoint:
     """Open the content of a model.bin whose other files lie in `folder`."""
     where = f"{name}, {MODEL}"
+    notes: list[str] = []
     variables = read_variables(content, where)
     refuse_quantised(variables, where)
-    scalars = {key: array.item() for key, array in variables.items() if array.ndim == 0}
-    tensors = split_fused({key: _tensor(array) for key, array in variables.items() if array.ndim > 0})
+    scalars = {key: _scalar(array) for key, array in variables.items() if array.ndim == 0}
+    tensors = split_fused(_tensors(variables))
     dims = read_dims(tensors, scalars, where)
     refuse_faults(_scalar_faults(scalars), where)
     _refuse_key_bias(tensors, where)
-    check_mel_settings(read_json_if_present(folder / PREPROCESSOR_CONFIG) or {}, PREPROCESSOR_CONFIG, dims)
+    check_mel_settings(read_json_if_present(folder / PREPROCESSOR_CONFIG) or {}, PREPROCESSOR_CONFIG, dims, notes)
     resolved = resolve_tokenizer(dims.n_vocab, tokenizer, beside=folder)
-    config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    stated = read_stated(_settings(folder), resolved.tokenizer, notes)
     generation = build_generation(
-        resolved.tokenizer,
-        dims,
-        tokenizer_origin=resolved.origin,
-        settings={ours: config.get(theirs) for ours, theirs in SETTINGS.items()},
-        settings_origin=f"CTranslate2's {CONFIG}",
+        resolved.tokenizer, dims, tokenizer_origin=resolved.origin, stated=stated, notes=notes
     )
     claimable = {key: tensor for key, tensor in tensors.items() if not key.endswith("bias[key]")}
     module = assemble(claimable, dims, spell=variable_name, where=where, tied=PROJECTION)
-    configure_transformers(module, generation)
+    configure_transformers(module, generation, resolved.tokenizer.padding)
     source = {
         "format": "ctranslate2",
         "name": name,
@@ -128,7 +133,7 @@ def open_content(
         "sha256": sha256,
         "stored_dtype": stored_dtype(claimable),
     }
-    return Checkpoint(module, dims, resolved.json, generation, source)
+    return Checkpoint(module, dims, resolved.json, generation, source, tuple(notes))
 
 
 def variable_name(name: str) -> str:
@@ -148,7 +153,7 @@ def variable_name(name: str) -> str:
     return f"{path}/{leaf}{bracket}{part}"
 
 
-def read_variables(content: bytes | mmap.mmap, where: str) -> dict[str, np.ndarray]:
+def read_variables(content: bytearray | mmap.mmap, where: str) -> dict[str, np.ndarray]:
     """Every variable of a model.bin, aliases resolved, as views of the content; bfloat16 as uint16.
 
     Raises:
@@ -165,21 +170,32 @@ def read_variables(content: bytes | mmap.mmap, where: str) -> dict[str, np.ndarr
     kind = reader.text("the kind of model")
     if kind != KIND:
         raise CheckpointError(
-            f"{where} is a CTranslate2 {kind}, expected {KIND}; other models are not converted."
+            f"{where} is a CTranslate2 {short(kind)}, expected {KIND}; other models are not converted."
         )
     reader.unpack("<I", "the revision")
-    variables = dict(reader.variable() for _ in range(reader.unpack("<I", "the count of variables")))
-    for _ in range(reader.unpack("<I", "the count of aliases")):
+    variables: dict[str, np.ndarray] = {}
+    for _ in range(reader.count("variables")):
+        name, variable = reader.variable()
+        if name in variables:
+            raise CheckpointError(f"{where} holds {short(name)} twice; download it again.")
+        variables[name] = variable
+    for _ in range(reader.count("aliases")):
         alias, original = reader.text("an alias"), reader.text("the name behind an alias")
         if original not in variables or alias in variables:
             raise CheckpointError(
-                f"{where}: the alias {alias} of {original} has no meaning; download it again."
+                f"{where}: the alias {short(alias)} of {short(original)} has no meaning; download it again."
             )
         variables[alias] = variables[original]
     if reader.position != len(reader.content):
         raise CheckpointError(
             f"{where} goes on for {len(reader.content) - reader.position} bytes after its last alias; "
             "download it again."
+        )
+    total = sum(variable.nbytes for variable in variables.values())
+    if total > 2 * len(content):
+        raise CheckpointError(
+            f"{where}: aliases stand for {total:,} bytes, many times the {len(content):,} of the file, and Whisper has "
+            "one alias, the projection; download it again."
         )
     return variables
 
@@ -216,6 +232,19 @@ class Reader:
         """The next number."""
         return struct.unpack(form, self.take(struct.calcsize(form), what))[0]
 
+    def count(self, what: str) -> int:
+        """The next count, of entries that the rest of the content has room for and a Whisper has.
+
+        Raises:
+            CheckpointError: it is larger.
+        """
+        count = self.unpack("<I", f"the count of {what}")
+        if count > MOST_ENTRIES:
+            raise CheckpointError(
+                f"{self._where} claims {count:,} {what}; no Whisper has more than {MOST_ENTRIES:,}. Download it again."
+            )
+        return count
+
     def text(self, what: str) -> str:
         """The next name."""
         raw = bytes(self.take(self.unpack("<H", what), what))
@@ -226,18 +255,25 @@ class Reader:
     def variable(self) -> tuple[str, np.ndarray]:
         """The next variable and its name."""
         name = self.text("the name of a variable")
-        shape = tuple(self.unpack("<I", name) for _ in range(self.unpack("<B", name)))
-        type_id, n_bytes = self.unpack("<B", name), self.unpack("<I", name)
-        if type_id >= len(TYPES):
-            raise CheckpointError(f"{self._where}: {name} has the unknown type {type_id}; download it again.")
-        dtype = np.dtype(NUMPY_TYPES.get(TYPES[type_id], TYPES[type_id]))
-        expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if n_bytes != expected:
+        said = short(name)
+        rank = self.unpack("<B", said)
+        if rank > MOST_AXES:
             raise CheckpointError(
-                f"{self._where}: {name} of shape {list(shape)} has {n_bytes} bytes, expected {expected}; "
+                f"{self._where}: {said} has {rank} axes, and no tensor of a Whisper more than {MOST_AXES}; download it "
+                "again."
+            )
+        shape = tuple(self.unpack("<I", said) for _ in range(rank))
+        type_id, n_bytes = self.unpack("<B", said), self.unpack("<I", said)
+        if type_id >= len(TYPES):
+            raise CheckpointError(f"{self._where}: {said} has the unknown type {type_id}; download it again.")
+        dtype = np.dtype(NUMPY_TYPES.get(TYPES[type_id], TYPES[type_id]))
+        expected = math.prod(shape) * dtype.itemsize
+        if n_bytes != expected or n_bytes == 0:
+            raise CheckpointError(
+                f"{self._where}: {said} of shape {list(shape)} has {n_bytes} bytes, expected {expected or 'some'}; "
                 "download it again."
             )
-        return name, np.frombuffer(self.take(n_bytes, name), dtype).reshape(shape)
+        return name, np.frombuffer(self.take(n_bytes, said), dtype).reshape(shape)
 
 
 def refuse_quantised(variables: dict[str, np.ndarray], where: str) -> None:
@@ -265,7 +301,7 @@ def split_fused(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return parts
 
 
-def read_dims(tensors: dict[str, torch.Tensor], scalars: dict[str, int], where: str) -> ModelDimensions:
+def read_dims(tensors: dict[str, torch.Tensor], scalars: dict[str, int | float], where: str) -> ModelDimensions:
     """The dimensions of the variables.
 
     Raises:
@@ -292,12 +328,12 @@ def read_dims(tensors: dict[str, torch.Tensor], scalars: dict[str, int], where: 
         n_mels=conv[1],
         n_audio_ctx=audio[0],
         n_audio_state=audio[1],
-        n_audio_head=int(scalars["encoder/num_heads"]),
+        n_audio_head=_heads(scalars, "encoder", where),
         n_audio_layer=_count_layers(tensors, "encoder"),
         n_vocab=embeddings[0],
         n_text_ctx=text[0],
         n_text_state=embeddings[1],
-        n_text_head=int(scalars["decoder/num_heads"]),
+        n_text_head=_heads(scalars, "decoder", where),
         n_text_layer=_count_layers(tensors, "decoder"),
     )
 
@@ -308,15 +344,38 @@ def _count_layers(tensors: dict[str, torch.Tensor], side: str) -> int:
     )
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    if array.dtype == np.uint16:
-        return torch.from_numpy(array.copy()).view(torch.bfloat16)
-    return torch.from_numpy(array.copy())
+def _tensors(variables: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """The variables that are no scalars; an alias shares the tensor of what it stands for."""
+    made: dict[int, torch.Tensor] = {}
+    for array in variables.values():
+        if array.ndim and id(array) not in made:
+            tensor = torch.from_numpy(array if array.flags.aligned else array.copy())
+            made[id(array)] = tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
+    return {name: made[id(array)] for name, array in variables.items() if array.ndim}
 
 
-def _scalar_faults(scalars: dict[str, int]) -> list[str]:
+def _scalar(array: np.ndarray) -> int | float:
+    return array.astype(np.float32).item() if array.dtype.kind == "f" else array.item()
+
+
+def _heads(scalars: dict[str, int | float], side: str, where: str) -> int:
+    value = scalars[f"{side}/num_heads"]
+    if not isinstance(value, int):
+        refuse_faults([f"{side}/num_heads: is {value}, expected a whole number"], where)
+    return value
+
+
+def _settings(folder: Path) -> list[tuple[str, dict]]:
+    """What the configurations beside a model.bin state, under transformers' names."""
+    config = read_json_if_present(folder / CONFIG) or {}
+    own = {ours: config.get(theirs) for ours, theirs in SETTINGS.items()}
+    others = read_json_if_present(folder / GENERATION_CONFIG)
+    return [(f"CTranslate2's {CONFIG}", own), *([] if others is None else [(GENERATION_CONFIG, others)])]
+
+
+def _scalar_faults(scalars: dict[str, int | float]) -> list[str]:
     return [
-        f"{name}: is {value}, expected {STANDARD_SCALARS.get(name, 'no such setting')}"
+        f"{short(name)}: is {value}, expected {STANDARD_SCALARS.get(name, 'no such setting')}"
         for name, value in scalars.items()
         if not name.endswith("/num_heads") and name not in IGNORED_SCALARS
         if STANDARD_SCALARS.get(name) != value

@@ -1,72 +1,98 @@
-"""Reading the files of a checkpoint: what stands in for a file is recognised, hashes, JSON."""
+"""Reading the files of a checkpoint: each is opened once, and what stands in for a file is recognised."""
 
 import hashlib
-import json
+import os
 from pathlib import Path
 
-from whisper2max.errors import CheckpointError
+from whisper2max import strict_json
+from whisper2max.errors import CheckpointError, Whisper2MaxError
+from whisper2max.held import HeldFile
 
 HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml")
 LFS_START = b"version https://git-lfs.github.com/spec/"
+AGAIN = "Download the checkpoint again."
+MOST_NESTED = 32
 
 
-def refuse_stand_in(path: Path) -> None:
-    """Refuse what a failed download leaves in the place of a file.
+def open_file(path: Path, error: type[Whisper2MaxError] = CheckpointError) -> HeldFile:
+    """Open a file of a checkpoint, once for all that is done with it.
 
     Raises:
-        CheckpointError: the file is missing, empty, a git-LFS pointer or an HTML page.
+        Whisper2MaxError: of the type asked for; the file is missing, no regular file, empty, a git-LFS pointer or an
+            HTML page.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist or is not a file.")
-    with path.open("rb") as file:
-        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not os.path.lexists(path):
+        raise error(f"{path} does not exist.")
+    file = HeldFile(path, error)
+    start = file.read_at(0, 512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
-        raise CheckpointError(f"{path} is empty; download the checkpoint again.")
+        raise error(f"{path} is empty. {AGAIN}")
     if start.startswith(LFS_START):
-        raise CheckpointError(
+        raise error(
             f"{path} is a git-LFS pointer, not the file itself: the repository was cloned without its large "
             "files. Run `git lfs install && git lfs pull` in it, or download the checkpoint from the hub."
         )
     if start.startswith(HTML_STARTS):
-        raise CheckpointError(
+        raise error(
             f"{path} is an HTML page, not the file itself: the download met an error or a login page. "
             "Download it again from the address that ends in /resolve/main/..., logged in if the model asks "
             "for it."
         )
+    return file
 
 
-def read_json(path: Path) -> dict:
-    """The JSON object in a file.
+def read_bytes(path: Path, error: type[Whisper2MaxError] = CheckpointError) -> bytes:
+    """The content of a configuration or a vocabulary.
 
     Raises:
-        CheckpointError: the file is missing, a stand-in, or holds no JSON object.
+        Whisper2MaxError: of the type asked for; as `open_file`, or it has more bytes than any of these files.
     """
-    refuse_stand_in(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); download the checkpoint again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(content).__name__}, expected an object.")
-    return content
+    return open_file(path, error).read(strict_json.MOST_BYTES)
+
+
+def read_json(path: Path, error: type[Whisper2MaxError] = CheckpointError, kind: type = dict):
+    """The JSON object, or list, in a file.
+
+    Raises:
+        Whisper2MaxError: of the type asked for; the file is missing, a stand-in, or holds no such JSON.
+    """
+    value = strict_json.parse(read_bytes(path, error), path, error, AGAIN, kind)
+    level = [value]
+    for _ in range(MOST_NESTED):
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+        level = [each for each in level if isinstance(each, dict | list)]
+    if level:
+        raise error(f"{path} is not usable JSON: it is nested too deeply. {AGAIN}")
+    return value
 
 
 def read_json_if_present(path: Path) -> dict | None:
     """The JSON object in a file, or None where there is no such file."""
-    return read_json(path) if path.exists() else None
+    return read_json(path) if os.path.lexists(path) else None
 
 
-def file_sha256(path: Path) -> str:
-    """The hash of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def files_sha256(paths: list[Path]) -> str:
+def files_sha256(files: list[HeldFile]) -> str:
     """The hash of one file, or of the listing that `sha256sum` prints of several, sorted by name."""
-    if len(paths) == 1:
-        return file_sha256(paths[0])
-    listing = "".join(
-        f"{file_sha256(path)}  {path.name}\n" for path in sorted(paths, key=lambda path: path.name)
-    )
-    return hashlib.sha256(listing.encode()).hexdigest()
+    if len(files) == 1:
+        return files[0].sha256
+    ordered = sorted(files, key=lambda file: file.path.name)
+    listing = b"".join(f"{file.sha256}  ".encode() + os.fsencode(file.path.name) + b"\n" for file in ordered)
+    return hashlib.sha256(listing).hexdigest()
+
+
+def quoted(value: object) -> str:
+    """As `short`, text between quotes."""
+    return repr(short(value)) if isinstance(value, str) else short(value)
+
+
+def short(value: object) -> str:
+    """A value out of a file for a message, whatever it is, on little space."""
+    if isinstance(value, str):
+        return value if len(value) <= 120 else f"{value[:120]}..."
+    if value is None or isinstance(value, bool | int | float):
+        text = repr(value) if not isinstance(value, int) or value.bit_length() < 256 else "a number of many digits"
+        return text[:80]
+    if isinstance(value, list | tuple):
+        plain = len(value) <= 8 and all(each is None or isinstance(each, bool | int | float | str) for each in value)
+        return f"[{', '.join(map(short, value))}]"[:120] if plain else f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"

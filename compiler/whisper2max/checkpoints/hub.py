@@ -29,6 +29,9 @@ HUGGINGFACE_FILES = (
     "adapter_config.json",
     TOKENIZER,
     "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
 )
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(@[\w./-]+)?")
 FILE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".json")

@@ -1,26 +1,34 @@
 """Hugging Face directories: config.json with safetensors or pytorch_model.bin, whole or sharded."""
 
+import os
 from pathlib import Path
 
-import safetensors
 import torch
 
 from whisper2max.checkpoints.assemble import assemble, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.checkpoints.files import files_sha256, read_json, read_json_if_present, refuse_stand_in
+from whisper2max.checkpoints.files import files_sha256, open_file, quoted, read_json, read_json_if_present, short
 from whisper2max.checkpoints.generation import build_generation, check_mel_settings, configure_transformers
-from whisper2max.checkpoints.names import transformers_name
-from whisper2max.checkpoints.openai import first_line, load_pickle, tensors_only
+from whisper2max.checkpoints.naming import find_spelling, refuse_other_models
+from whisper2max.checkpoints.openai import find_state
+from whisper2max.checkpoints.openai import read_tensors as read_pickled_tensors
+from whisper2max.checkpoints.pickles import PickledFile
+from whisper2max.checkpoints.safetensors_file import read_header, read_safetensors
+from whisper2max.checkpoints.stated import read_stated
+from whisper2max.checkpoints.stored import fault_of_size, listed
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError
+from whisper2max.held import HeldFile
+from whisper2max.printable import printable
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 WEIGHT_FILES = (SAFETENSORS, SAFETENSORS_INDEX, PICKLE, PICKLE_INDEX)
+MOST_SHARDS = 64
+MLX_FILES = ("weights.safetensors", "weights.npz")
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 GENERATION_CONFIG, PREPROCESSOR_CONFIG = "generation_config.json", "preprocessor_config.json"
-PROJECTION = "proj_out.weight"
 
 DIMENSION_KEYS = {
     "n_mels": "num_mel_bins",
@@ -38,7 +46,7 @@ DIMENSION_KEYS = {
 
 def matches(path: Path) -> bool:
     """Whether the path is a directory in Hugging Face's layout, complete or not."""
-    return path.is_dir() and any((path / name).exists() for name in (CONFIG, ADAPTER_CONFIG, *WEIGHT_FILES))
+    return path.is_dir() and any(os.path.lexists(path / name) for name in (CONFIG, ADAPTER_CONFIG, *WEIGHT_FILES))
 
 
 def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
@@ -48,48 +56,54 @@ def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
         CheckpointError: files are missing, damaged or disagree, or it is no Whisper.
         TokenizerError: no tokenizer is found, or it belongs to another model.
     """
-    refuse_adapter(path)
+    refuse_relatives(path)
     config = read_json(path / CONFIG)
     dims = read_dims(config, path / CONFIG)
-    check_mel_settings(read_json_if_present(path / PREPROCESSOR_CONFIG) or {}, PREPROCESSOR_CONFIG, dims)
-    files = weight_files(path)
-    resolved = resolve_tokenizer(dims.n_vocab, tokenizer, beside=path)
-    generation = build_generation(
-        resolved.tokenizer,
-        dims,
-        tokenizer_origin=resolved.origin,
-        settings=read_json_if_present(path / GENERATION_CONFIG),
-        settings_origin=GENERATION_CONFIG,
-    )
+    notes: list[str] = []
+    check_mel_settings(read_json_if_present(path / PREPROCESSOR_CONFIG) or {}, PREPROCESSOR_CONFIG, dims, notes)
+    files = open_weights(path)
+    sha256 = files_sha256(files)
     tensors = read_tensors(files)
-    prefix = "model." if any(name.startswith("model.") for name in tensors) else ""
-    module = assemble(
-        tensors,
-        dims,
-        spell=lambda name: prefix + transformers_name(name).removeprefix("model."),
-        where=str(path),
-        tied=PROJECTION,
+    refuse_other_models(tensors, str(path), config)
+    spelling = find_spelling(tensors, str(path))
+    notes += [spelling.note] if spelling.note else []
+    resolved = resolve_tokenizer(dims.n_vocab, tokenizer, beside=path)
+    settings = [(GENERATION_CONFIG, read_json_if_present(path / GENERATION_CONFIG)), (CONFIG, config)]
+    stated = read_stated([each for each in settings if each[1] is not None], resolved.tokenizer, notes)
+    generation = build_generation(
+        resolved.tokenizer, dims, tokenizer_origin=resolved.origin, stated=stated, notes=notes
     )
-    configure_transformers(module, generation)
+    module = assemble(tensors, dims, spell=spelling.name, where=str(path), tied=spelling.projection)
+    configure_transformers(module, generation, resolved.tokenizer.padding)
     source = {
         "format": "huggingface",
-        "name": path.resolve().name,
+        "name": printable(path.resolve().name),
         "revision": None,
-        "sha256": files_sha256(files),
+        "sha256": sha256,
         "stored_dtype": stored_dtype(tensors),
     }
-    return Checkpoint(module, dims, resolved.json, generation, source)
+    for file in files:
+        file.require_unchanged()
+    return Checkpoint(module, dims, resolved.json, generation, source, tuple(notes), tuple(files))
 
 
-def refuse_adapter(path: Path) -> None:
-    """Refuse a LoRA adapter that comes without the weights it adapts."""
-    if (path / ADAPTER_CONFIG).exists() and not any((path / name).exists() for name in WEIGHT_FILES):
-        base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path") or "its base model"
+def refuse_relatives(path: Path) -> None:
+    """Refuse directories that look like one of a Whisper and are a LoRA adapter, or made for MLX."""
+    if any(os.path.lexists(path / name) for name in WEIGHT_FILES):
+        return
+    if os.path.lexists(path / ADAPTER_CONFIG):
+        base = short(read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path") or "its base model")
         raise CheckpointError(
             f"{path} is a LoRA adapter without its base: the weights it changes are in {base}. Merge them "
             "with peft, "
             "PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(DIR), and convert "
             "DIR."
+        )
+    found = next((name for name in MLX_FILES if os.path.lexists(path / name)), None)
+    if found is not None:
+        raise CheckpointError(
+            f"{path} is a model for MLX ({found}), which arranges and names weights in its own way. Give the model "
+            "that it was made from: mlx-community/whisper-base-mlx, for one, is openai/whisper-base."
         )
 
 
@@ -102,7 +116,7 @@ def read_dims(config: dict, path: Path) -> ModelDimensions:
     kind = config.get("model_type")
     if kind != "whisper":
         raise CheckpointError(
-            f"{path}: model_type is {kind!r}, expected 'whisper'; other models are not converted."
+            f"{path}: model_type is {quoted(kind)}, expected 'whisper'; other models are not converted."
         )
     missing = sorted({key for key in DIMENSION_KEYS.values() if key not in config})
     if missing:
@@ -117,7 +131,7 @@ def read_dims(config: dict, path: Path) -> ModelDimensions:
         "decoder_ffn_dim": 4 * dims.n_text_state,
     }
     differing = [
-        f"{key} is {config[key]!r}" for key, value in standard.items() if config.get(key, value) != value
+        f"{key} is {quoted(config[key])}" for key, value in standard.items() if config.get(key, value) != value
     ]
     if differing:
         raise CheckpointError(
@@ -132,88 +146,73 @@ def weight_files(path: Path) -> list[Path]:
     Raises:
         CheckpointError: there are none, or the index names shards that are missing.
     """
-    name = next((name for name in WEIGHT_FILES if (path / name).exists()), None)
-    if name is None:
-        raise CheckpointError(
-            f"{path} has {CONFIG} but no weights: expected {', '.join(WEIGHT_FILES)}. Download them as well."
-        )
-    if name in (SAFETENSORS, PICKLE):
-        refuse_stand_in(path / name)
-        return [path / name]
-    shards = read_json(path / name).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise CheckpointError(f"{path / name} has no weight_map; download the checkpoint again.")
-    names = sorted(set(map(str, shards.values())))
-    outside = [shard for shard in names if Path(shard).name != shard]
-    if outside:
-        raise CheckpointError(
-            f"{path / name} names {', '.join(outside)}; shards lie in the directory itself."
-        )
-    missing = [shard for shard in names if not (path / shard).exists()]
-    if missing:
-        raise CheckpointError(
-            f"{path} lacks the shards {', '.join(missing)} that {name} lists; download them as well."
-        )
-    files = [path / shard for shard in names]
-    for file in files:
-        refuse_stand_in(file)
-    _check_index(files, shards, path / name)
+    return [path / name for name in _weight_names(path)[0]]
+
+
+def open_weights(path: Path) -> list[HeldFile]:
+    """The opened files that hold the weights; what their index says of each tensor was compared with them.
+
+    Raises:
+        CheckpointError: as `weight_files`, or a file is damaged, or the index belongs to others.
+    """
+    names, weight_map = _weight_names(path)
+    files = [open_file(path / name) for name in names]
+    if weight_map is not None and names[0].endswith(".safetensors"):
+        stored = {name: file.path.name for file in files for name in read_header(file)}
+        every = stored.keys() | weight_map.keys()
+        differing = sorted(name for name in every if stored.get(name) != weight_map.get(name))
+        if differing:
+            raise CheckpointError(
+                f"{path / SAFETENSORS_INDEX} and its shards disagree about {listed(differing)}: they come from "
+                "different downloads. Download all again."
+            )
     return files
 
 
-def read_tensors(files: list[Path]) -> dict[str, torch.Tensor]:
-    """Every tensor of the files, mapped where possible rather than read.
+def read_tensors(files: list[HeldFile]) -> dict[str, torch.Tensor]:
+    """Every tensor of the files, mapped rather than read.
 
     Raises:
         CheckpointError: a file is damaged, or two hold the same tensor.
     """
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
-        part = (
-            _read_safetensors(file)
-            if file.suffix == ".safetensors"
-            else tensors_only(load_pickle(file), file)
-        )
-        repeated = [name for name in part if name in tensors]
-        if repeated:
-            raise CheckpointError(
-                f"{file} repeats {', '.join(repeated[:5])} of another shard; download it again."
-            )
+        if file.path.suffix == ".safetensors":
+            part = read_safetensors(file)
+        else:
+            pickled = PickledFile(file)
+            part = read_pickled_tensors(pickled, find_state(pickled.content, file.path), file.path)
+        if repeated := [name for name in part if name in tensors]:
+            raise CheckpointError(f"{file.path} repeats {listed(repeated)} of another shard; download it again.")
         tensors |= part
+    if fault := fault_of_size(tensors.values(), sum(file.size for file in files)):
+        raise CheckpointError(f"{files[0].path.parent} cannot be used: {fault}. Download it again.")
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    with _open_safetensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def _tensor_names(path: Path) -> list[str]:
-    with _open_safetensors(path) as file:
-        return list(file.keys())
-
-
-def _open_safetensors(path: Path) -> safetensors.safe_open:
-    try:
-        return safetensors.safe_open(path, framework="pt")
-    except (OSError, safetensors.SafetensorError) as error:
+def _weight_names(path: Path) -> tuple[list[str], dict[str, str] | None]:
+    """Names of the files with the weights, and which tensor is in which, where an index says so."""
+    name = next((name for name in WEIGHT_FILES if os.path.lexists(path / name)), None)
+    if name is None:
         raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or not a safetensors file "
-            f"({first_line(error)}); "
-            "download it again."
-        ) from error
-
-
-def _check_index(files: list[Path], shards: dict[str, str], index: Path) -> None:
-    if files[0].suffix != ".safetensors":
-        return
-    stored = {}
-    for file in files:
-        stored |= dict.fromkeys(_tensor_names(file), file.name)
-    differing = sorted(name for name in stored.keys() | shards.keys() if stored.get(name) != shards.get(name))
-    if differing:
-        raise CheckpointError(
-            f"{index} and its shards disagree about {', '.join(differing[:5])}"
-            f"{' and others' if len(differing) > 5 else ''}: they come from different downloads. Download "
-            "all again."
+            f"{path} has {CONFIG} but no weights: expected {', '.join(WEIGHT_FILES)}. Download them as well."
         )
+    if name in (SAFETENSORS, PICKLE):
+        return [name], None
+    weight_map = read_json(path / name).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path / name} has no weight_map; download the checkpoint again.")
+    shards = list(dict.fromkeys(short(shard) if not isinstance(shard, str) else shard for shard in weight_map.values()))
+    suffix = ".safetensors" if name == SAFETENSORS_INDEX else ".bin"
+    outside = [shard for shard in shards if Path(shard).name != shard or not shard.endswith(suffix) or "\0" in shard]
+    if outside or len(shards) > MOST_SHARDS:
+        raise CheckpointError(
+            f"{path / name} names {listed(outside or shards)}; shards lie in the directory itself, end in {suffix}, "
+            f"and are at most {MOST_SHARDS}."
+        )
+    missing = [shard for shard in shards if not os.path.lexists(path / shard)]
+    if missing:
+        raise CheckpointError(
+            f"{path} lacks the shards {listed(missing)} that {name} lists; download them as well."
+        )
+    return sorted(shards), weight_map

@@ -9,6 +9,7 @@ from whisper2max.checkpoints.assemble import refuse_non_finite, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.generation import build_generation, configure_transformers
 from whisper2max.checkpoints.huggingface import DIMENSION_KEYS
+from whisper2max.checkpoints.stated import read_stated
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError
@@ -46,20 +47,19 @@ def from_module(module: torch.nn.Module, tokenizer: str | Path | None = None) ->
     refuse_non_finite(dict(module.named_parameters()), kind)
     dims = _transformers_dims(module) if kind == TRANSFORMERS else ModelDimensions(**vars(module.dims))
     resolved = resolve_tokenizer(dims.n_vocab, tokenizer)
-    settings = _transformers_settings(module) if kind == TRANSFORMERS else _openai_settings(module)
+    notes: list[str] = []
+    if kind == TRANSFORMERS:
+        settings = ("generation_config of the module", _transformers_settings(module))
+    else:
+        settings = ("alignment_heads of the module", _openai_settings(module))
+    stated = read_stated([settings], resolved.tokenizer, notes)
     generation = build_generation(
-        resolved.tokenizer,
-        dims,
-        tokenizer_origin=resolved.origin,
-        settings=settings,
-        settings_origin="generation_config of the module"
-        if kind == TRANSFORMERS
-        else "alignment_heads of the module",
+        resolved.tokenizer, dims, tokenizer_origin=resolved.origin, stated=stated, notes=notes
     )
     ours = float32_copy(module)
     if kind == TRANSFORMERS:
         ours.set_attn_implementation("eager")
-        configure_transformers(ours, generation)
+        configure_transformers(ours, generation, resolved.tokenizer.padding)
     source = {
         "format": "module",
         "name": kind,
@@ -67,7 +67,7 @@ def from_module(module: torch.nn.Module, tokenizer: str | Path | None = None) ->
         "sha256": None,
         "stored_dtype": stored_dtype(dict(module.named_parameters())),
     }
-    return Checkpoint(ours, dims, resolved.json, generation, source)
+    return Checkpoint(ours, dims, resolved.json, generation, source, tuple(notes))
 
 
 def float32_copy(module: torch.nn.Module) -> torch.nn.Module:

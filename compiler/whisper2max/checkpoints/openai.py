@@ -1,93 +1,106 @@
-"""openai-whisper's .pt files: a zip archive of `dims` and `model_state_dict`, nothing else."""
+"""Files of torch.save: openai-whisper's .pt, and state dicts of Whisper as others save them."""
 
-import re
-import zipfile
 from pathlib import Path
 
 import torch
 
 from whisper2max.checkpoints.assemble import assemble, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.checkpoints.files import file_sha256, refuse_stand_in
+from whisper2max.checkpoints.files import open_file, short
 from whisper2max.checkpoints.generation import build_generation, configure_transformers
+from whisper2max.checkpoints.naming import dims_of_shapes, find_spelling, refuse_other_models
+from whisper2max.checkpoints.pickles import PickledFile, StoredTensor
+from whisper2max.checkpoints.stored import fault_of_size, listed
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError
+from whisper2max.printable import printable
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-SENTENCE_END = re.compile(r"(?<=\w)\. ")
+# Where a file of torch.save keeps the state dict: openai-whisper, Lightning, training loops.
+STATE_KEYS = ("model_state_dict", "state_dict", "model")
 
 
 def matches(path: Path) -> bool:
-    """Whether the path is a file that may hold a pickled checkpoint."""
-    return path.is_file() and path.suffix in SUFFIXES
+    """Whether the path names what may be a pickled checkpoint."""
+    return path.suffix in SUFFIXES and not path.is_dir()
 
 
 def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
     """Open a .pt file.
 
     It holds neither tokenizer nor generation settings: the tokenizer is given, or the one Whisper was
-    trained with for this vocabulary; alignment heads stay unknown.
+    trained with for this vocabulary; alignment heads stay unknown. Where it states no dimensions, the shapes tell them.
 
     Raises:
-        CheckpointError: the file is damaged, holds more than tensors, or is no openai-whisper checkpoint.
+        CheckpointError: the file is damaged, holds more than tensors, or is no Whisper.
         TokenizerError: no tokenizer is found, or it belongs to another model.
     """
-    content = load_pickle(path)
-    if not isinstance(content, dict) or not {"dims", "model_state_dict"} <= content.keys():
-        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(
-            f"{path} is not an openai-whisper checkpoint: expected the keys dims and model_state_dict, found "
-            f"{keys}. "
-            "A pytorch_model.bin is opened by giving its directory, config.json included."
-        )
-    dims = read_dims(content["dims"], path)
+    if path.name.startswith("pytorch_model") and (path.parent / "config.json").exists():
+        raise CheckpointError(f"{path} belongs to the config.json beside it: give the directory, {path.parent}.")
+    file = open_file(path)
+    sha256 = file.sha256
+    pickled = PickledFile(file)
+    state = find_state(pickled.content, path)
+    dims = read_dims(pickled.content["dims"], path) if "dims" in pickled.content else None
+    tensors = read_tensors(pickled, state, path)
+    refuse_other_models(tensors, str(path))
+    spelling = find_spelling(tensors, str(path))
+    notes = [spelling.note] if spelling.note else []
+    if dims is None:
+        dims, note = dims_of_shapes(tensors, spelling, str(path))
+        notes.append(note)
     resolved = resolve_tokenizer(dims.n_vocab, tokenizer)
     generation = build_generation(resolved.tokenizer, dims, tokenizer_origin=resolved.origin)
-    tensors = tensors_only(content["model_state_dict"], path)
-    module = assemble(tensors, dims, spell=str, where=str(path))
-    configure_transformers(module, generation)
+    module = assemble(tensors, dims, spell=spelling.name, where=str(path), tied=spelling.projection)
+    configure_transformers(module, generation, resolved.tokenizer.padding)
     source = {
         "format": "openai",
-        "name": path.name,
+        "name": printable(path.name),
         "revision": None,
-        "sha256": file_sha256(path),
+        "sha256": sha256,
         "stored_dtype": stored_dtype(tensors),
     }
-    return Checkpoint(module, dims, resolved.json, generation, source)
+    file.require_unchanged()
+    return Checkpoint(module, dims, resolved.json, generation, source, tuple(notes), (file,))
 
 
-def load_pickle(path: Path) -> object:
-    """The content of a file that torch.save wrote. Tensors and plain containers only: no code runs.
-
-    Raises:
-        CheckpointError: the file is damaged, or asks for anything else.
-    """
-    refuse_stand_in(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read: {_pickle_fault(error)}") from error
-
-
-def tensors_only(state: object, path: Path) -> dict[str, torch.Tensor]:
-    """A state dict, checked to be one.
+def find_state(content: object, path: Path) -> dict[str, StoredTensor]:
+    """The state dict in what torch.save saved, which may be that itself.
 
     Raises:
-        CheckpointError: it is no dictionary, or holds something else than tensors.
+        CheckpointError: there is none, or it holds something else than tensors.
     """
-    if not isinstance(state, dict):
+    if not isinstance(content, dict):
         raise CheckpointError(
-            f"{path}: the state dict is a {type(state).__name__}, expected names and tensors."
+            f"{path} is no checkpoint of a Whisper: expected a dictionary with dims and model_state_dict, as "
+            f"openai-whisper saves them, or a state dict; found a {type(content).__name__}."
         )
-    others = [str(name) for name, tensor in state.items() if not isinstance(tensor, torch.Tensor)]
+    state = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), dict)), content)
+    others = [name for name, value in state.items() if not isinstance(name, str) or type(value) is not StoredTensor]
+    if state is content and (not state or len(others) == len(state)):
+        raise CheckpointError(
+            f"{path} is no checkpoint of a Whisper: expected the keys dims and model_state_dict, as openai-whisper "
+            f"saves them, or a state dict; found {listed(content) or 'nothing'}."
+        )
     if others:
         raise CheckpointError(
-            f"{path}: {', '.join(others[:5])} in the state dict are not tensors; this is a training "
-            "checkpoint. "
-            "Export the model's own state dict."
+            f"{path}: {listed(others)} in the state dict {'is' if len(others) == 1 else 'are'} not tensors; this is a "
+            "training checkpoint. Export the model's own state dict."
         )
     return state
+
+
+def read_tensors(pickled: PickledFile, state: dict[str, StoredTensor], path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict, where they lie in the file.
+
+    Raises:
+        CheckpointError: one does not lie in the file, or together they have far more bytes.
+    """
+    tensors = {name: pickled.tensor(stored) for name, stored in state.items()}
+    if fault := fault_of_size(tensors.values(), pickled.size):
+        raise CheckpointError(f"{path} cannot be used: {fault}. Get it again from its source.")
+    return tensors
 
 
 def read_dims(values: object, path: Path) -> ModelDimensions:
@@ -96,30 +109,17 @@ def read_dims(values: object, path: Path) -> ModelDimensions:
     Raises:
         CheckpointError: they are not the ten dimensions of a Whisper.
     """
-    try:
-        return ModelDimensions(**values)
-    except TypeError as error:
+    names = ModelDimensions.__annotations__
+    if not isinstance(values, dict) or values.keys() != names.keys():
+        stated = f"has {listed(values, 12) or 'none'}" if isinstance(values, dict) else f"is {short(values)}"
+        raise CheckpointError(f"{path}: dims must be the ten dimensions {', '.join(names)}, but {stated}.")
+    others = [
+        f"{name} is {'a tensor' if type(value) is StoredTensor else short(value)}"
+        for name, value in values.items()
+        if type(value) is not int
+    ]
+    if others:
         raise CheckpointError(
-            f"{path}: dims must be the ten dimensions {', '.join(ModelDimensions.__annotations__)}, but is "
-            f"{values!r}."
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """The type of an error and the first sentence of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {SENTENCE_END.split(lines[0])[0] if lines else ''}"[:200]
-
-
-def _pickle_fault(error: Exception) -> str:
-    """What a refusal of torch.load means. Its own advice, to load the file unsafely, is not passed on."""
-    text = str(error)
-    by_unpickler = "weights_only" in text or "Weights only" in text
-    if by_unpickler and "Unsupported operand" not in text:
-        asked_for = re.search(r"GLOBAL ([\w.]+)", text)
-        return (
-            f"it holds Python objects besides tensors{f' ({asked_for[1]})' if asked_for else ''}, and running "
-            "what a file brings along is not safe. Save it again as a state dict, or as safetensors."
+            f"{path}: every dimension is an integer, and {', '.join(others)}. Save dims as plain numbers."
         )
-    reason = "" if by_unpickler else f" ({first_line(error)})"
-    return f"it is truncated or not a file that torch.save wrote{reason}; get it again from its source."
+    return ModelDimensions(**values)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from whisper2max.checkpoints.checkpoint import Checkpoint
+from whisper2max.checkpoints.files import open_file, read_bytes
 from whisper2max.errors import CheckpointError
 
 
@@ -76,13 +77,14 @@ def open_packaged(size: str, tokenizer: str | Path | None = None) -> Checkpoint 
         CheckpointError: they are installed, but are not the ones in our table.
     """
     from whisper2max.checkpoints import ctranslate2
+    from whisper2max.checkpoints.stored import MOST_BYTES
 
     weights = PACKAGED.get(size)
     folders = weights.folders() if weights else None
     if folders is None:
         return None
     paths = [folder / part for folder, part in zip(folders, weights.parts, strict=True)]
-    content = b"".join(path.read_bytes() for path in paths)
+    content = bytearray().join(open_file(path).read(MOST_BYTES) for path in paths)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != weights.sha256:
         raise CheckpointError(
@@ -104,12 +106,12 @@ def tokenizer_of(n_vocab: int) -> tuple[bytes, str] | None:
         folders = weights.folders()
         if folders is None:
             continue
-        content = (folders[0] / "tokenizer.json").read_bytes
+        path = folders[0] / "tokenizer.json"
         if weights.n_vocab == n_vocab:
-            return content(), f"tokenizer.json of the packaged {size} ({weights.name})"
+            return read_bytes(path), f"tokenizer.json of the packaged {size} ({weights.name})"
         if (weights.n_vocab, n_vocab) == (LARGE_V3_VOCABULARY - 1, LARGE_V3_VOCABULARY):
             return add_cantonese(
-                content()
+                read_bytes(path)
             ), f"tokenizer.json of the packaged {size} ({weights.name}), Cantonese added"
     return None
 

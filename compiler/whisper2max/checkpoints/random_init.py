@@ -50,7 +50,7 @@ def random_checkpoint(
     resolved = resolve_tokenizer(dims.n_vocab, tokenizer)
     generation = build_generation(resolved.tokenizer, dims, tokenizer_origin=resolved.origin)
     module = assemble(random_tensors(dims, seed), dims, spell=str, where=name)
-    configure_transformers(module, generation)
+    configure_transformers(module, generation, resolved.tokenizer.padding)
     source = {"format": "random", "name": name, "revision": None, "sha256": None, "stored_dtype": "float32"}
     return Checkpoint(module, dims, resolved.json, generation, source)
 

@@ -1,0 +1,44 @@
+"""Tensors where they lie in a mapped file: nothing is read or copied until it is used."""
+
+import math
+import mmap
+from collections.abc import Iterable
+
+import torch
+
+from whisper2max.checkpoints.files import short
+
+MOST_BYTES = 16 << 30
+"""Of a file of weights; those of large-v3 in float32 have 6.2 GB."""
+
+
+def tensor_at(content: mmap.mmap | bytearray, dtype: torch.dtype, shape: tuple[int, ...], begin: int) -> torch.Tensor:
+    """The tensor whose bytes begin at an offset of the content, which has enough of them; it shares their memory.
+
+    Where the offset is none for the type, the tensor is copied: not all code for vectors reads such addresses. Of a
+    tensor without items only that is told: no weight is one.
+    """
+    count = math.prod(shape)
+    if count == 0:
+        return torch.empty(0, dtype=dtype)
+    tensor = torch.frombuffer(content, dtype=dtype, count=count, offset=begin).reshape(shape)
+    return tensor.clone() if begin % dtype.itemsize else tensor
+
+
+def fault_of_size(tensors: Iterable[torch.Tensor], size: int) -> str | None:
+    """What is wrong where tensors together have far more bytes than their file, because many are the same bytes.
+
+    Twice as many are right: a projection may be stored as the embedding that it is tied to, which in the smallest
+    Whisper is half of the model.
+    """
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if total <= 2 * size:
+        return None
+    return f"its tensors would take {total:,} bytes, many times the {size:,} of the file"
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Names for a message, the first ones and how many more there are."""
+    every = [short(name) for name in names]
+    rest = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + rest
