@@ -52,6 +52,6 @@ def _quietest(loudness: np.ndarray, first: int, last: int) -> int:
 
 
 def _smoothed(loudness: np.ndarray) -> np.ndarray:
-    weights = np.hanning(SMOOTHED_FRAMES + 1)
+    weights = np.hanning(SMOOTHED_FRAMES + 1).astype(np.float32)
     padded = np.pad(loudness, SMOOTHED_FRAMES // 2, mode="edge")
     return np.convolve(padded, weights / weights.sum(), mode="valid")

@@ -219,12 +219,18 @@ class _Heard:
         self._windows, self._states = None, None
 
     def states(self, windows: list[tuple[int, int]]):
-        """Encoder states of the windows, from a frame up to another, padded with zeros."""
+        """Encoder states of the windows, from a frame up to another, padded with zeros.
+
+        They are encoded one after the other: each keeps every core busy, and together they take 35 MB each (base).
+        """
         known, self._states = self._states, None
         if known is not None and windows == self._windows:
             return known
         n_frames = self.engine.dims.n_frames
-        return self.engine.encode(np.stack([self.recording.window(*window, n_frames) for window in windows]))
+        states = [self.engine.encode(self.recording.window(*window, n_frames)[None]) for window in windows]
+        if len(states) == 1:
+            return states[0]
+        return self.engine.to_states(np.concatenate([self.engine.to_numpy(each) for each in states]))
 
     def language(self, windows: list[tuple[int, int] | None], tokenizer: Tokenizer) -> dict[str, float] | None:
         """Probabilities of the languages in the first of the windows, or None if there is no window.

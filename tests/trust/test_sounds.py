@@ -33,7 +33,7 @@ MADE_BY_FFMPEG = {
     "late.mp4": f"{LATE} -c:v mpeg4 -c:a aac",
     "late.ts": f"{LATE} -c:v mpeg2video -r 25 -c:a aac",
     "gap.ts": f"-i SPEECH -af {GAP} -c:a aac",
-    "gap.mkv": f"-i SPEECH -af {GAP} -c:a libopus",
+    "gap.mkv": f"-i SPEECH -af {GAP} -ar 48000 -c:a libopus",
     "two_default_first.mkv": f"{TWO} -c:a aac -b:a:0 64k -b:a:1 128k",
     "two_default_second.mkv": f"{TWO} -c:a aac -disposition:a:0 0 -disposition:a:1 default",
     "two_no_default.mkv": f"{TWO} -c:a aac -disposition:a:0 0 -disposition:a:1 0",
@@ -51,8 +51,7 @@ MADE_BY_FFMPEG = {
     "r192k.wav": "-i SPEECH -ar 192000 -c:a pcm_s32le",
     "adpcm.wav": "-i SPEECH -ar 11025 -c:a adpcm_ima_wav",
     "speech.m4a": "-i SPEECH -c:a aac",
-    "speech.webm": "-i SPEECH -c:a libopus",
-    "speech.mka": "-i SPEECH -c:a libvorbis",
+    "speech.webm": "-i SPEECH -ar 48000 -c:a libopus",
     "speech.mp3": "-i SPEECH -ar 44100",
     "art.mp3": "-i speech.mp3 -f lavfi -i color=c=red:s=64x64:r=1:d=1 -map 1:v -map 0:a -c:a copy -c:v png "
     "-disposition:v attached_pic -id3v2_version 3",
@@ -60,7 +59,7 @@ MADE_BY_FFMPEG = {
     "slow.mp3": "-ss 3 -i SPEECH -ar 48000 -ac 1 -write_xing 0 -id3v2_version 0",
     # cut without encoding again: priming and edit lists
     "cut.m4a": "-ss 2.3 -i speech.m4a -c copy",
-    "cut.mka": "-ss 2.3 -i speech.mka -c copy",
+    "cut.webm": "-ss 2.3 -i speech.webm -c copy",
 }
 
 
