@@ -6,46 +6,45 @@ uses every thread of the pool.
 """
 
 import threading
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 from max.driver import Buffer
-from max.engine import Model, read
+from max.engine import Model
 
 from whisper2max.dims import ModelDimensions
-from whisper2max.errors import ArtifactError, UsageError
+from whisper2max.errors import UsageError
+from whisper2max.held import HeldFile
+from whisper2max.manifest import GRAPHS
 from whisper2max.runtime.features import SILENCE, mel_filters, scaled
+from whisper2max.runtime.graphs import load_graph, require_signatures
 from whisper2max.runtime.threads import shared_session
-from whisper2max.runtime.weights import map_weights, registry
+from whisper2max.runtime.weights import map_weights
 
 
 class Engine:
     """Features, encoder, prompt and step graphs with their weights.
 
     Args:
-        directory: holds the four MEFs and weights.safetensors; hashes were
-            checked by whoever opened the artifact.
+        files: the four MEFs and weights.safetensors, held; whoever opened the artifact compared their hashes.
         dims: sizes of the model.
         cpu_threads: threads for the graphs; 0 takes all cores.
+
+    Raises:
+        ArtifactError: a graph cannot be loaded, is another one or one of other dimensions; or a file was changed
+            since its hash was taken.
     """
 
-    def __init__(self, directory: Path, dims: ModelDimensions, cpu_threads: int = 0):
+    def __init__(self, files: Mapping[str, HeldFile], dims: ModelDimensions, cpu_threads: int = 0):
         self.dims = dims
         self._session = shared_session(cpu_threads)
-        self._weights = map_weights(directory / "weights.safetensors")
+        self._weights = map_weights(files["weights.safetensors"])
         self._lock = threading.Lock()
-        self._features = self._load(directory / "features.mef")
-        self._encoder = self._load(directory / "encoder.mef")
-        self._prompt = self._load(directory / "prompt.mef")
-        self._step = self._load(directory / "step.mef")
-
-    def _load(self, mef: Path) -> Model:
-        try:
-            return self._session.init(read(mef), weights_registry=registry(self._weights))
-        except (RuntimeError, ValueError) as error:
-            raise ArtifactError(
-                f"{mef.name} cannot be loaded with these weights: {error}. Run `whisper2max compile` on the artifact."
-            ) from error
+        graphs = {name: load_graph(self._session, files[f"{name}.mef"], self._weights) for name in GRAPHS}
+        require_signatures(graphs, dims)
+        self._features, self._encoder, self._prompt, self._step = graphs.values()
+        for name in ("weights.safetensors", *(f"{name}.mef" for name in GRAPHS)):
+            files[name].require_unchanged()
 
     def log_mel_powers(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
         """Log-mel powers of samples from anywhere in a recording, within 4e-6 of `features.log_mel_powers`.

@@ -14,7 +14,6 @@ from whisper2max.memory import return_free_memory
 from whisper2max.runtime.audio import AudioInput
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
 from whisper2max.runtime.features import HOP_LENGTH
-from whisper2max.runtime.tokens import Tokenizer
 from whisper2max.runtime.transcribe import Segment, TranscriptionInfo, transcribe
 
 
@@ -31,11 +30,11 @@ class Model:
     def __init__(self, artifact: Artifact, cpu_threads: int = 0):
         from whisper2max.runtime.engine import Engine  # which imports MAX; `load` does so while it hashes
 
-        self.artifact = artifact
-        self.tokenizer = Tokenizer.from_json(artifact.tokenizer_json(), artifact.dims.n_vocab)
         return_free_memory()
-        self.generation = artifact.generation()
-        self.engine = Engine(artifact.path, artifact.dims, cpu_threads)
+        self.artifact = artifact
+        self.tokenizer = artifact.tokenizer
+        self.generation = artifact.generation
+        self.engine = Engine(artifact.files, artifact.dims, cpu_threads)
 
     def transcribe(self, audio: AudioInput, **options) -> tuple[Iterator[Segment], TranscriptionInfo]:
         """Transcribe a recording of any length; options as in `whisper2max.runtime.transcribe.transcribe`.

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import whisper2max
+from whisper2max.errors import ArtifactError
+from whisper2max.held import HeldFile
 from whisper2max.runtime.weights import map_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -22,7 +24,7 @@ NOT_READ = ("decoder.positional_embedding", "cross_attn.key", "cross_attn.value"
 
 def weight_bytes(artifact: Path) -> int:
     """Of the weights that a step reads."""
-    arrays = map_weights(artifact / "weights.safetensors").items()
+    arrays = map_weights(HeldFile(artifact / "weights.safetensors", ArtifactError)).items()
     return sum(
         array.nbytes
         for name, array in arrays

@@ -1,12 +1,12 @@
-"""Opening an artifact: everything is checked before anything in it is used.
+"""Opening an artifact: everything is checked before anything in it is used, and what was checked is what is used.
 
-An artifact is a directory with a manifest (see `whisper2max.manifest`). `open_artifact` compares all of it
-with the manifest, above all before compiled graphs, which are native code, are handed to MAX.
+An artifact is a directory with a manifest (see `whisper2max.manifest`). `open_artifact` opens every listed file once,
+compares all of them with the manifest, above all before compiled graphs, which are native code, are handed to MAX, and
+checks what they hold. From then on they are read through the descriptors that were hashed (`whisper2max.held`).
 
 Hashes prove integrity, not origin: whoever can write the files can write a manifest that agrees with
-them. Open artifacts only from people whose programs you would run. The checks also speak of the moment
-at which they are made: a file that is changed between `open_artifact` and its use is not noticed, so an
-artifact belongs in a directory that only its owner can write.
+them. Open artifacts only from people whose programs you would run. Weights are mapped: whoever can write their file
+while a model runs changes the model, so an artifact belongs in a directory that only its owner can write.
 
 This module imports neither torch nor max.
 """
@@ -18,21 +18,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from whisper2max.contents import Contents, read_contents
 from whisper2max.cpu import cpu_features, native_cpu_features
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import ArtifactError
-from whisper2max.manifest import (
-    FAILED_MARKER,
-    FORMAT_VERSION,
-    MANIFEST,
-    check_hashes,
-    check_listing,
-    file_sha256,
-    read_json_object,
-    read_manifest,
-    shortened,
-    write_manifest,
-)
+from whisper2max.held import HeldFile, HeldFiles
+from whisper2max.ir import GraphSpec
+from whisper2max.listing import MANIFEST, check_hashes, check_listing
+from whisper2max.manifest import FAILED_MARKER, FORMAT_VERSION, file_sha256, read_manifest, write_manifest
+from whisper2max.printable import shortened
+from whisper2max.runtime.tokens import Tokenizer
 
 __all__ = [
     "FAILED_SUFFIX",
@@ -61,10 +56,14 @@ class Artifact:
     Attributes:
         path: the directory.
         manifest: the parsed manifest.json.
+        files: every file that it lists, open; `close` closes them, and so does forgetting the artifact.
+        contents: what was read of them.
     """
 
     path: Path
     manifest: dict[str, Any]
+    files: HeldFiles
+    contents: Contents
 
     @property
     def dims(self) -> ModelDimensions:
@@ -86,30 +85,41 @@ class Artifact:
         """Whether exactly these files passed the comparison with PyTorch."""
         return self.manifest["verified"]
 
-    def file(self, name: str) -> Path:
-        """The path of one listed file, by its name relative to the artifact, such as "encoder.mef".
+    @property
+    def spec(self) -> GraphSpec:
+        """The network, as graph.txt describes it."""
+        return self.contents.spec
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, from tokenizer.json."""
+        return self.contents.tokenizer
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """The content of generation.json: special tokens, suppress lists, alignment heads, mel settings."""
+        return self.contents.generation
+
+    def file(self, name: str) -> HeldFile:
+        """One listed file, by its name relative to the artifact, such as "encoder.mef".
 
         Raises:
             ArtifactError: the manifest does not list it.
         """
-        if name not in self.manifest["files"]:
+        if name not in self.files:
             raise ArtifactError(
-                f"{self.path} holds no {name}; it holds {shortened(self.manifest['files'])}. "
+                f"{self.path} holds no {name}; it holds {shortened(self.files)}. "
                 "The artifact is of another kind than this command needs: convert the model again."
             )
-        return self.path / name
+        return self.files[name]
 
-    def generation(self) -> dict[str, Any]:
-        """The parsed generation.json: special tokens, suppress lists, alignment heads, mel settings."""
-        return read_json_object(self.file("generation.json"))
-
-    def tokenizer_json(self) -> bytes:
-        """The bytes of tokenizer.json."""
-        return self.file("tokenizer.json").read_bytes()
+    def close(self) -> None:
+        """Closes its files. A model that was loaded from it goes on."""
+        self.files.close()
 
 
 def open_artifact(path: str | Path, *, check_machine: bool = True, warn_unverified: bool = True) -> Artifact:
-    """Opens an artifact after checking all of it, in this order: manifest, file list, machine, file hashes.
+    """Opens an artifact after checking all of it, in this order: manifest, file list, machine, hashes, contents.
 
     Nothing in the directory is executed. Hashing takes about 1 s per GB when the files are in memory.
 
@@ -130,7 +140,9 @@ def open_artifact(path: str | Path, *, check_machine: bool = True, warn_unverifi
         check_listing(path, manifest)
         if check_machine:
             _check_machine(path, manifest)
-        check_hashes(path, manifest)
+        files = HeldFiles(path, manifest["files"], ArtifactError)
+        check_hashes(files, manifest)
+        contents = read_contents(files, ModelDimensions(**manifest["dims"]), manifest["dtype"])
     except OSError as error:
         raise ArtifactError(
             f"{path} cannot be read ({error}). Give its files to this user, or copy the artifact again."
@@ -142,7 +154,7 @@ def open_artifact(path: str | Path, *, check_machine: bool = True, warn_unverifi
             UnverifiedArtifactWarning,
             stacklevel=2,
         )
-    return Artifact(path=path, manifest=manifest)
+    return Artifact(path, manifest, files, contents)
 
 
 def _check_is_artifact_directory(path: Path) -> None:

@@ -6,7 +6,8 @@
 
 The key is a hash of everything that the compiled graph depends on. Entries are native code that later runs
 with the user's rights, so the cache is private: its directory has mode 0700, and is refused where another
-user could write to it. The recorded sha256 finds damage, not an attacker who may write there anyway.
+user could write to it. The recorded sha256 finds damage, not an attacker who may write there anyway. What `get` gives
+is open, so that what was compared is what is used.
 
 Entries appear whole, by one rename, and are never changed; writers need no lock to be safe. The lock only
 spares the second of two processes the minutes of compiling the same graph.
@@ -18,7 +19,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,15 +28,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from whisper2max import strict_json
 from whisper2max.errors import ArtifactError, UsageError
-from whisper2max.manifest import file_sha256, read_json_object
+from whisper2max.held import HeldFile
 from whisper2max.partials import PartialDirectory, sweep, sync_tree, tree_bytes
 
 _KEY = re.compile(r"[0-9a-f]{16,128}")
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _LOCK = re.compile(rf"{_KEY.pattern}(-{_NAME.pattern})?")
 _RECORD = "entry.json"
-_RECORD_TYPES = {"key": str, "name": str, "sha256": str, "bytes": int, "created": str, "info": dict}
+_RECORD_TEXTS = {
+    "key": _KEY,
+    "name": _NAME,
+    "sha256": re.compile(r"[0-9a-f]{64}"),
+    "created": re.compile(r"[-+:T0-9]{10,40}"),
+}
+_MOST_RECORD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,8 @@ class GraphCache:
         self._graphs = _private_directory(self.root / "graphs")
         self._locks = _private_directory(self.root / "locks")
 
-    def get(self, key: str, name: str) -> Path | None:
-        """The compiled graph, or None if there is none. Copy it before the cache may be cleared.
+    def get(self, key: str, name: str) -> HeldFile | None:
+        """The compiled graph, open, or None if there is none.
 
         Its sha256 is compared with the recorded one. A damaged entry is removed with a warning and counts as
         a miss, so that the graph is compiled again.
@@ -108,15 +115,11 @@ class GraphCache:
         if not directory.is_dir():
             return None
         try:
-            problem = self._damage(directory, key, name)
-        except FileNotFoundError:
+            return self._intact(directory, key, name)
+        except (OSError, ArtifactError) as error:
             if not directory.is_dir():
                 return None  # cleared by another process in this moment
-            problem = "a file of it is missing"
-        except (OSError, ArtifactError) as error:
-            problem = str(error)
-        if not problem:
-            return directory / f"{name}.mef"
+            problem = str(error).rstrip(".")
         self._remove(directory)
         warnings.warn(
             f"The cached graph {name} ({key[:12]}) was damaged and has been removed: {problem}. "
@@ -125,14 +128,14 @@ class GraphCache:
         )
         return None
 
-    def put(self, key: str, name: str, mef_path: str | Path, info: dict[str, Any]) -> Path:
+    def put(self, key: str, name: str, mef_path: str | Path, info: dict[str, Any]) -> HeldFile:
         """Copies a compiled graph into the cache. An intact entry that is already there stays.
 
         Args:
             info: anything JSON can hold that helps to tell entries apart, such as versions and dims.
 
         Returns:
-            the path of the graph in the cache.
+            the graph in the cache, open.
 
         Raises:
             UsageError: the cache cannot be written, for instance because its disk is full.
@@ -143,16 +146,19 @@ class GraphCache:
             partial = PartialDirectory(self._graphs, directory.name)
             try:
                 self._fill(partial.path, key, name, Path(mef_path), info)
-                if path := self.get(key, name):
-                    return path
+                if kept := self.get(key, name):
+                    return kept
+                # opened before it gets its name, under which another process may remove it at once
+                filled = self._intact(partial.path, key, name)
                 try:
                     os.rename(partial.path, directory)
                 except OSError:
                     # Another process was faster, with a graph of the same key.
-                    if path := self.get(key, name):
-                        return path
+                    if kept := self.get(key, name):
+                        return kept
                     raise
-                return directory / f"{name}.mef"
+                filled.path = directory / f"{name}.mef"
+                return filled
             finally:
                 partial.discard()
         except OSError as error:
@@ -270,13 +276,13 @@ class GraphCache:
         return self._graphs / f"{name}-{key}"
 
     def _fill(self, directory: Path, key: str, name: str, mef: Path, info: dict[str, Any]) -> None:
-        copy = directory / f"{name}.mef"
-        shutil.copyfile(mef, copy)
+        compiled = HeldFile(mef, ArtifactError)
+        compiled.copy_to(directory / f"{name}.mef")
         record = {
             "key": key,
             "name": name,
-            "sha256": file_sha256(copy),
-            "bytes": copy.stat().st_size,
+            "sha256": compiled.sha256,
+            "bytes": compiled.size,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "info": info,
         }
@@ -295,13 +301,14 @@ class GraphCache:
         finally:
             aside.discard()
 
-    def _damage(self, directory: Path, key: str, name: str) -> str:
+    def _intact(self, directory: Path, key: str, name: str) -> HeldFile:
         record = _read_record(directory)
         if (record["key"], record["name"]) != (key, name):
-            return "its record is that of another graph"
-        if file_sha256(directory / f"{name}.mef") != record["sha256"]:
-            return "its sha256 is not the recorded one"
-        return ""
+            raise ArtifactError("its record is that of another graph")
+        mef = HeldFile(directory / f"{name}.mef", ArtifactError, follow=False)
+        if mef.size != record["bytes"] or mef.sha256 != record["sha256"]:
+            raise ArtifactError("its sha256 is not the recorded one")
+        return mef
 
 
 _CHOOSE = "Set WHISPER2MAX_CACHE to a directory that belongs to you and nobody else can write to."
@@ -329,8 +336,12 @@ def _private_directory(path: Path) -> Path:
 
 
 def _read_record(directory: Path) -> dict[str, Any]:
-    record = read_json_object(directory / _RECORD)
-    wrong = [name for name, kind in _RECORD_TYPES.items() if not isinstance(record.get(name), kind)]
+    path = directory / _RECORD
+    content = HeldFile(path, ArtifactError, follow=False).read(_MOST_RECORD)
+    record = strict_json.parse(content, path, ArtifactError, "It is not a record of this cache.")
+    wrong = [name for name, form in _RECORD_TEXTS.items() if not form.fullmatch(str(record.get(name)))]
+    wrong += ["bytes"] if type(record.get("bytes")) is not int or record["bytes"] < 0 else []
+    wrong += ["info"] if not isinstance(record.get("info"), dict) else []
     if wrong:
-        raise ArtifactError(f"{directory / _RECORD} lacks {', '.join(wrong)}")
+        raise ArtifactError(f"{path} has no usable {', '.join(wrong)}")
     return record

@@ -9,7 +9,6 @@ import whisper2max
 from whisper2max.artifact import Artifact, open_artifact
 from whisper2max.build import compiler_versions
 from whisper2max.errors import UsageError
-from whisper2max.ir import GraphSpec
 from whisper2max.parity.against import compare_artifacts
 from whisper2max.parity.environment import environment, hashes
 from whisper2max.parity.replay import replay
@@ -17,7 +16,6 @@ from whisper2max.parity.report import Input, ParityReport, Row, TokenRow
 from whisper2max.parity.tapped import TappedGraphs
 from whisper2max.parity.tolerances import TOLERANCES
 from whisper2max.runtime.engine import Engine
-from whisper2max.runtime.tokens import Tokenizer
 from whisper2max.target import resolve
 
 Say = Callable[[str], None]
@@ -37,9 +35,9 @@ def replay_artifact(artifact: str | Path, say: Say) -> tuple[ParityReport, list[
         Whisper2MaxError: the artifact cannot be used, or keeps no reference.
     """
     opened = open_artifact(artifact, warn_unverified=False)
-    findings, kept = replay(opened, Engine(opened.path, opened.dims), spec_of(opened), say)
+    findings, kept = replay(opened, Engine(opened.files, opened.dims), say)
     inputs = [(entry["name"], kept.tensors[f"mel/{entry['name']}"]) for entry in kept.inputs]
-    return _report(opened, opened.dtype, f"{kept.judge}, kept with the artifact", *findings), inputs
+    return _report([opened], opened.dtype, f"{kept.judge}, kept with the artifact", *findings), inputs
 
 
 def compare_with(
@@ -59,33 +57,30 @@ def compare_with(
     ours, theirs = (open_artifact(path, warn_unverified=False) for path in (artifact, other))
     if ours.dims != theirs.dims:
         raise UsageError(f"{ours.path} has {ours.dims}, {theirs.path} has {theirs.dims}: not the same network")
-    tapped = tuple(TappedGraphs(each.path, spec_of(each), resolve(each.target), say) for each in (ours, theirs))
+    tapped = tuple(TappedGraphs(each.files, each.spec, resolve(each.target), say) for each in (ours, theirs))
     coarser = max((ours.dtype, theirs.dtype), key=lambda dtype: TOLERANCES[dtype].epsilon)
     say(f"comparing {ours.path} with {theirs.path}")
     findings = compare_artifacts(
-        tuple(Engine(each.path, each.dims) for each in (ours, theirs)),
+        tuple(Engine(each.files, each.dims) for each in (ours, theirs)),
         tapped,
-        spec_of(ours),
-        Tokenizer.from_json(ours.tokenizer_json(), ours.dims.n_vocab),
+        ours.spec,
+        ours.tokenizer,
         inputs,
         TOLERANCES[coarser],
     )
-    return _report(ours, coarser, f"the artifact {theirs.path.name} ({theirs.dtype})", *findings)
-
-
-def spec_of(artifact: Artifact) -> GraphSpec:
-    """The network of an artifact, from its graph.txt."""
-    return GraphSpec.parse(artifact.file("graph.txt").read_text(encoding="utf-8"))
+    return _report([ours, theirs], coarser, f"the artifact {theirs.path.name} ({theirs.dtype})", *findings)
 
 
 def _report(
-    artifact: Artifact,
+    opened: Sequence[Artifact],
     dtype: str,
     reference: str,
     rows: tuple[Row, ...],
     tokens: tuple[TokenRow, ...],
     inputs: tuple[Input, ...],
 ) -> ParityReport:
+    for artifact in opened:
+        artifact.files.require_unchanged(reread=True)
     return ParityReport(
         dtype=dtype,
         reference=reference,
@@ -95,5 +90,5 @@ def _report(
         tokens=tokens,
         weights=None,
         environment=environment({**compiler_versions(), "whisper2max": whisper2max.__version__}),
-        hashes=hashes(artifact.path),
+        hashes=hashes(opened[0].files),
     )

@@ -12,15 +12,19 @@ import torch
 import whisper2max
 from whisper2max import passes
 from whisper2max.artifact import Artifact, open_artifact, write_manifest
-from whisper2max.build import compile_graphs, compiler_versions, copy_kernels
+from whisper2max.build import Source, compile_graphs, compiler_versions
 from whisper2max.checkpoints import Checkpoint, from_module, open_checkpoint, open_size, random_checkpoint
 from whisper2max.emit import emit
-from whisper2max.errors import ParityError, UsageError
+from whisper2max.errors import ArtifactError, ParityError, UsageError
+from whisper2max.held import HeldFiles
 from whisper2max.ir import GraphSpec
+from whisper2max.listing import scan
+from whisper2max.manifest import GRAPHS
 from whisper2max.memory import return_large_blocks
 from whisper2max.parity.files import write_report
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.taps import graph_taps
+from whisper2max.printable import printable
 from whisper2max.proof import prove
 from whisper2max.publication import Publication
 from whisper2max.target import NATIVE, resolve_to_prove
@@ -85,24 +89,28 @@ def convert(
         )
         walked, spec = write_sources(staging, source, dtype)
         say(f"walked {len(walked.source_paths)} modules and tensors, wrote model.py and weights")
-        compile_graphs(staging, resolved, say, graph_taps(spec))
-        report = prove(staging, source, walked, dtype, resolved, inputs, versions(), say, keep_reference=keep_reference)
+        files = HeldFiles(staging, scan(staging)[0], ArtifactError)
+        compile_graphs(Source.of(files), staging, resolved, say, graph_taps(spec))
+        files.hold(f"{name}.mef" for name in GRAPHS)
+        keep_to = staging if keep_reference else None
+        report = prove(files, source, walked, dtype, resolved, inputs, versions(), say, keep_to=keep_to)
+        files.require_unchanged(reread=True)
         write_report(staging, report, inputs)
         if not report.passed:
             failed = publication.fail(report.explanation())
             raise ParityError(f"{report.explanation()} Nothing was published; {failed} keeps sources and report.")
         fields = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "name": name,
+            "name": printable(name),
             "dims": source.dims.to_dict(),
             "dtype": dtype,
             "target": resolved.to_dict(),
-            "source": {**source.source, "request": _request(size, checkpoint, random_init)},
+            "source": {**_printable(source.source), "request": _request(size, checkpoint, random_init)},
             "versions": versions(),
             "verified": True,
             "parity": report.summary(),
         }
-        write_manifest(staging, fields)
+        write_manifest(staging, fields, files.sha256())
     say(f"published {output}")
     return open_artifact(output)
 
@@ -115,9 +123,8 @@ def write_sources(directory: Path, source: Checkpoint, dtype: str) -> tuple[Walk
     """
     walked = walk(source.module, source.dims)
     spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
-    (directory / "model.py").write_text(emit(spec), encoding="utf-8")
+    Source.generated(emit(spec)).write(directory)
     (directory / "graph.txt").write_text(spec.to_text(), encoding="utf-8")
-    copy_kernels(directory / "kernels")
     safetensors.torch.save_file(tensors, directory / "weights.safetensors")
     (directory / "tokenizer.json").write_bytes(source.tokenizer_json)
     generation = json.dumps(source.generation, indent=2, ensure_ascii=False)
@@ -140,6 +147,11 @@ def reopen(source: dict, tokenizer: str | Path | None, say: Callable[[str], None
         f"the artifact came from {source['name']} ({source['format']}), which cannot be found by name: "
         "give --checkpoint with the file or directory it was converted from"
     )
+
+
+def _printable(source: dict) -> dict:
+    """Names of files as text, which a manifest is made of; they need not be any."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in source.items()}
 
 
 def _name(size, checkpoint, module, random_init) -> str:

@@ -4,7 +4,19 @@ from dataclasses import asdict, dataclass, fields
 
 from whisper2max.errors import CheckpointError
 
-_MOST_LAYERS = 1024
+# Several times what the largest Whisper has, and little enough that nothing made of them overflows.
+MOST = {
+    "n_mels": 1024,
+    "n_audio_ctx": 1 << 16,
+    "n_audio_state": 1 << 14,
+    "n_audio_head": 1 << 10,
+    "n_audio_layer": 1 << 10,
+    "n_vocab": 1 << 20,
+    "n_text_ctx": 1 << 16,
+    "n_text_state": 1 << 14,
+    "n_text_head": 1 << 10,
+    "n_text_layer": 1 << 10,
+}
 
 
 @dataclass(frozen=True)
@@ -40,15 +52,15 @@ class ModelDimensions:
             value = getattr(self, field.name)
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 raise CheckpointError(
-                    f"{field.name} is {value!r}; every Whisper dimension is a positive integer. "
+                    f"{field.name} is {value!r:.40}; every Whisper dimension is a positive integer. "
+                    "The configuration of the checkpoint is damaged or of another model."
+                )
+            if value > MOST[field.name]:
+                raise CheckpointError(
+                    f"{field.name} is above {MOST[field.name]}, which no Whisper comes near. "
                     "The configuration of the checkpoint is damaged or of another model."
                 )
         for side in ("audio", "text"):
-            if getattr(self, f"n_{side}_layer") > _MOST_LAYERS:
-                raise CheckpointError(
-                    f"n_{side}_layer is {getattr(self, f'n_{side}_layer')}, and no Whisper has more than "
-                    f"{_MOST_LAYERS} blocks. The configuration of the checkpoint is damaged."
-                )
             state, head = getattr(self, f"n_{side}_state"), getattr(self, f"n_{side}_head")
             if state % head:
                 raise CheckpointError(

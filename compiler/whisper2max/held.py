@@ -90,15 +90,22 @@ class HeldFile:
         self._require(hashlib.sha256(content).hexdigest())
         return content
 
+    def read_at(self, begin: int, most: int) -> bytes:
+        """At most `most` bytes from `begin` on, as they are now; to be followed by `require_unchanged`."""
+        return os.pread(self._open_descriptor, most, begin)
+
     def map(self) -> mmap.mmap:
         """The content in memory, unread; changes of the map do not reach the file.
 
         Raises:
-            Whisper2MaxError: the file is empty.
+            Whisper2MaxError: the file is empty, or shorter than it was.
         """
         if self.size == 0:
             raise self._error(f"{self.path} is empty.")
-        return mmap.mmap(self._open_descriptor, self.size, access=mmap.ACCESS_COPY)
+        try:
+            return mmap.mmap(self._open_descriptor, self.size, access=mmap.ACCESS_COPY)
+        except ValueError as failure:  # it is shorter now
+            raise self._changed() from failure
 
     @property
     def by_descriptor(self) -> Path:

@@ -23,7 +23,7 @@ def inspect(path: str | Path, tokenizer: str | Path | None = None) -> dict[str, 
 
 def _inspect_artifact(path: str | Path) -> dict[str, Any]:
     artifact = open_artifact(path, check_machine=False, warn_unverified=False)
-    return {"kind": "artifact", **artifact.manifest, "graph": artifact.file("graph.txt").read_text(encoding="utf-8")}
+    return {"kind": "artifact", **artifact.manifest, "graph": artifact.spec.to_text()}
 
 
 def _inspect_checkpoint(path: str | Path, tokenizer: str | Path | None) -> dict[str, Any]:

@@ -12,9 +12,11 @@ back to an equal spec:
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import SpecError, Whisper2MaxError
+from whisper2max.printable import shortened
 
 DTYPES = ("float32", "bfloat16", "int8")
 
@@ -157,6 +159,14 @@ class GraphSpec:
         """Shape of every weight by name, in data order."""
         return {name: shape for path, node in self.nodes.items() for name, shape in node.parameters(path).items()}
 
+    def stored(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype and shape of every weight by name, as weights.safetensors holds it."""
+        return {
+            name: (_stored_dtype(node, name), shape)
+            for path, node in self.nodes.items()
+            for name, shape in node.parameters(path).items()
+        }
+
     def with_nodes(self, changed: Mapping[str, Node]) -> "GraphSpec":
         """The same spec with some nodes replaced."""
         unknown = sorted(set(changed) - set(self.nodes))
@@ -174,12 +184,13 @@ class GraphSpec:
         for path, node in self.nodes.items():
             if path in expected:
                 faults += [f"{path}: {fault}" for fault in _differences(node, expected[path])]
+            faults += [f"{path}: {fault}" for fault in _impossible_attributes(node)]
         faults += _uneven_blocks(self.nodes)
         if not faults and list(self.nodes) != list(expected):
             faults.append("the nodes are not in data order")
         if faults:
             raise SpecError(
-                f"the graph specification has {len(faults)} fault(s): " + "; ".join(faults) + ". "
+                f"the graph specification has {len(faults)} fault(s): {shortened(faults, '; ', 40)}. "
                 "The generated builders loop over equal blocks of a standard Whisper, so this module tree "
                 "cannot be converted."
             )
@@ -199,18 +210,27 @@ class GraphSpec:
             SpecError: a line is not `path = Kind(name=literal, ...)`, with its number.
         """
         values = {}
+        evaluate = cache(_evaluate)  # equal blocks have equal lines
         for number, line in enumerate(text.splitlines(), 1):
             path, separator, expression = line.partition(" = ")
             try:
-                if not separator or path in values:
+                if not separator or path in values or len(line) > _LONGEST_LINE:
                     raise ValueError("expected `path = Kind(...)`, every path once")
-                values[path] = _evaluate(expression)
+                values[path] = evaluate(expression)
+                if type(values[path]) not in _KIND_OF_LINE.get(path, Node.__args__):
+                    raise ValueError(f"{path} cannot be that")
             except (ValueError, TypeError, SyntaxError, KeyError, AttributeError, Whisper2MaxError) as error:
-                raise SpecError(f"line {number} of the graph text cannot be read, {line!r}: {error}") from None
-        missing = [name for name in ("dims", "dtype") if name not in values]
+                raise SpecError(f"line {number} of the graph text cannot be read, {line[:200]!r}: {error}") from None
+            except (RecursionError, MemoryError):
+                raise SpecError(f"line {number} of the graph text is nested too deeply") from None
+        missing = [name for name in _KIND_OF_LINE if name not in values]
         if missing:
             raise SpecError(f"the graph text does not say {' and '.join(missing)}")
         return cls(values.pop("dims"), values.pop("dtype"), values)
+
+
+_KIND_OF_LINE: dict[str, tuple[type, ...]] = {"dims": (ModelDimensions,), "dtype": (str,)}
+_LONGEST_LINE = 1000
 
 
 def expected_nodes(dims: ModelDimensions) -> Iterator[tuple[str, Node]]:
@@ -263,6 +283,29 @@ def _differences(node: Node, expected: Node) -> list[str]:
         for field in fields(node)
         if field.name not in _DECIDED_ELSEWHERE and getattr(node, field.name) != getattr(expected, field.name)
     ]
+
+
+def _impossible_attributes(node: Node) -> list[str]:
+    """Faults of the attributes that `_differences` leaves to others."""
+    fits = {
+        "eps": lambda value: isinstance(value, float) and 0 < value < 1,
+        "bias": lambda value: isinstance(value, bool),
+        "approximate": lambda value: value in ("none", "tanh"),
+        "packed": lambda value: value is None or value in DTYPES,
+        "format": lambda value: value in DTYPES,
+    }
+    return [
+        f"{name} is {getattr(node, name)!r:.80}"
+        for name, is_possible in fits.items()
+        if hasattr(node, name) and not is_possible(getattr(node, name))
+    ]
+
+
+def _stored_dtype(node: Node, name: str) -> str:
+    if name.endswith(".weight_sums"):
+        return "int32"
+    packed = getattr(node, "packed", None)
+    return packed if packed and name.endswith(".weight") else "float32"
 
 
 def _uneven_blocks(nodes: Mapping[str, Node]) -> list[str]:

@@ -46,7 +46,7 @@ class PartialDirectory:
 
     def discard(self) -> None:
         """Removes whatever lies at `path` and gives up the lock."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
         self.release()
 
     def _lock(self) -> bool:
@@ -88,7 +88,7 @@ def sweep(parent: Path, name: str | None = None) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             freed += tree_bytes(path)
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
         except OSError:
             continue
         finally:
@@ -99,13 +99,26 @@ def sweep(parent: Path, name: str | None = None) -> int:
 def tree_bytes(directory: Path) -> int:
     """The sizes of all files under a directory, added up."""
     total = 0
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_size
-            except FileNotFoundError:
-                continue
+    waiting = [os.fspath(directory)]  # `os.walk` calls itself for every level, and gives up at some
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:
+            continue
     return total
+
+
+def remove_tree(directory: Path) -> None:
+    """Removes a directory and all in it, as far as possible; links are not followed."""
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+    except RecursionError:
+        pass  # a thousand directories in each other, which nothing of ours made, stay
 
 
 def exchange(first: Path, second: Path) -> None:

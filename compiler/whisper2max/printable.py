@@ -1,6 +1,7 @@
 """Text from outside, made fit to be shown: what would move a terminal or hide itself is spelled out."""
 
 import unicodedata
+from collections.abc import Iterable
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
@@ -21,3 +22,10 @@ def printable(text: object, keep: str = "") -> str:
         each if each in keep or unicodedata.category(each) not in _HIDDEN else each.encode("unicode_escape").decode()
         for each in text
     )
+
+
+def shortened(items: Iterable[str], separator: str = ", ", most: int = 8) -> str:
+    """The first items and how many more there are, for messages."""
+    items = list(items)
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return separator.join(items[:most] + more) or "no files"

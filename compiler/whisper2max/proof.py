@@ -1,4 +1,4 @@
-"""Prove a directory of sources, weights and compiled graphs against the module they came from."""
+"""Prove sources, weights and compiled graphs against the module they came from."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 from whisper2max import passes
 from whisper2max.checkpoints import Checkpoint
 from whisper2max.errors import ParityError
+from whisper2max.held import HeldFiles
 from whisper2max.ir import GraphSpec
 from whisper2max.parity.audit import audit
 from whisper2max.parity.environment import environment, hashes
@@ -22,11 +23,12 @@ from whisper2max.runtime.tokens import Tokenizer
 from whisper2max.target import Target
 from whisper2max.walker import WalkedModule
 
+_MOST_TEXT = 16 << 20
 Inputs = Sequence[tuple[str, np.ndarray]]
 
 
 def prove(
-    directory: Path,
+    files: HeldFiles,
     source: Checkpoint,
     walked: WalkedModule,
     dtype: str,
@@ -35,12 +37,13 @@ def prove(
     versions: dict[str, str],
     say: Callable[[str], None],
     isolated: bool = False,
-    keep_reference: bool = False,
+    keep_to: Path | None = None,
 ) -> ParityReport:
-    """Audit the weights and compare the graphs in `directory` with the module they came from.
+    """Audit the weights and compare the graphs with the module they came from.
 
     Args:
-        directory: holds model.py, kernels/, weights.safetensors and the four compiled graphs.
+        files: model.py, graph.txt, kernels/*.mojo, weights.safetensors and the four compiled graphs, held. Whoever
+            records the result requires first that they are unchanged.
         source: the checkpoint.
         walked: what the walk of its module found.
         dtype: of the artifact.
@@ -49,23 +52,23 @@ def prove(
         versions: of everything that had a part, for the record.
         say: told about every stage.
         isolated: compare every block on the reference's own inputs too.
-        keep_reference: write reference.safetensors to `directory`, for a replay.
+        keep_to: a directory to write reference.safetensors to, for a replay.
 
     Raises:
-        ParityError: the graph in `directory` has other attributes than the module, such as the epsilon of a norm;
+        ParityError: graph.txt has other attributes than the module, such as the epsilon of a norm;
             or a comparison would prove nothing.
     """
-    spec, weights = _audited(directory, walked, dtype)
-    tapped = TappedGraphs(directory, spec, target, say)
-    blocks = BlockGraphs(directory, spec, target, say) if isolated else None
+    spec, weights = _audited(files, walked, dtype)
+    tapped = TappedGraphs(files, spec, target, say)
+    blocks = BlockGraphs(files, spec, target, say) if isolated else None
     say("comparing the compiled graphs with PyTorch, layer by layer and as they ship")
     references = References(judge_of(source.module, walked), Reference(source.module, walked))
     tokenizer = Tokenizer.from_json(source.tokenizer_json, source.dims.n_vocab)
-    engine = Engine(directory, source.dims)
-    keeper = Keeper() if keep_reference else None
+    engine = Engine(files, source.dims)
+    keeper = Keeper() if keep_to else None
     rows, tokens, described = judge(engine, tapped, blocks, references, spec, tokenizer, inputs, keeper)
     if keeper is not None:
-        keeper.write(directory, references.judge.description)
+        keeper.write(keep_to, references.judge.description)
     return ParityReport(
         dtype=dtype,
         reference=references.judge.description,
@@ -75,20 +78,20 @@ def prove(
         tokens=tokens,
         weights=weights,
         environment=environment(versions),
-        hashes=hashes(directory),
+        hashes=hashes(files),
     )
 
 
-def _audited(directory: Path, walked: WalkedModule, dtype: str) -> tuple[GraphSpec, WeightAudit]:
+def _audited(files: HeldFiles, walked: WalkedModule, dtype: str) -> tuple[GraphSpec, WeightAudit]:
     """The network, and the verdict on its weights; the packed tensors, as large as the module, are gone afterwards."""
     spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
-    _require_same_graph(directory, spec)
-    return spec, audit(directory / "weights.safetensors", passes.as_stored(tensors), walked.source_paths)
+    _require_same_graph(files, spec)
+    return spec, audit(files["weights.safetensors"], passes.as_stored(tensors), walked.source_paths)
 
 
-def _require_same_graph(directory: Path, spec: GraphSpec) -> None:
+def _require_same_graph(files: HeldFiles, spec: GraphSpec) -> None:
     """Refuse a graph.txt, which model.py was generated from, that is not what the walk found."""
-    stored = GraphSpec.parse((directory / "graph.txt").read_text(encoding="utf-8"))
+    stored = GraphSpec.parse(files["graph.txt"].read(_MOST_TEXT).decode("utf-8"))
     if stored == spec:
         return
     both = stored.nodes.keys() | spec.nodes.keys()

@@ -12,15 +12,15 @@ leave a moment with no artifact at all, and a fresh output needs no exchange: th
 import errno
 import os
 import shutil
-import stat
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
 from whisper2max.artifact import FAILED_SUFFIX
 from whisper2max.errors import ArtifactError, UsageError, Whisper2MaxError
-from whisper2max.manifest import FAILED_MARKER, MANIFEST, check_listing, read_json_object, read_manifest
-from whisper2max.partials import PartialDirectory, exchange, sweep, sync, sync_tree, tree_bytes
+from whisper2max.listing import MANIFEST, check_listing, scan
+from whisper2max.manifest import FAILED_MARKER, read_json_object, read_manifest
+from whisper2max.partials import PartialDirectory, exchange, remove_tree, sweep, sync, sync_tree, tree_bytes
 
 #: What a failed conversion keeps: sources and reports; neither compiled graphs nor weights nor the manifest.
 FAILED_KEEPS = frozenset({".py", ".mojo", ".json", ".html", ".txt", ".md", ".toml"})
@@ -130,7 +130,7 @@ class Publication:
             (staging / FAILED_MARKER).write_text(self._failure_text(staging, reason), encoding="utf-8")
             sync_tree(staging)
             self._check_failed_replaceable()
-            shutil.rmtree(self._failed_destination, ignore_errors=True)
+            remove_tree(self._failed_destination)
             os.rename(staging, self._failed_destination)
             sync(self._parent)
         except BaseException as error:
@@ -317,9 +317,8 @@ class Publication:
 def _is_artifact(directory: Path) -> bool:
     """Whether a manifest of ours, of any format version, lies there; web applications have one too."""
     try:
-        if not stat.S_ISREG((directory / MANIFEST).lstat().st_mode):
-            return False
         manifest = read_json_object(directory / MANIFEST)
+        scan(directory)  # more than an artifact can hold is not thrown away
     except (OSError, Whisper2MaxError):
         return False
     return {"format_version", "files", "digest"} <= manifest.keys()

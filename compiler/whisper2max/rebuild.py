@@ -1,12 +1,11 @@
 """compile: rebuild the graphs of an artifact from its model.py and kernels, without torch."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from whisper2max.artifact import Artifact, open_artifact, write_manifest
-from whisper2max.build import GRAPHS, compile_graphs, compiler_versions
+from whisper2max.build import GRAPHS, Source, compile_graphs, compiler_versions
+from whisper2max.held import HeldFiles
 from whisper2max.publication import Publication
 from whisper2max.target import NATIVE, resolve
 
@@ -30,27 +29,32 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
     opened = open_artifact(artifact, check_machine=False, warn_unverified=False)
     replaced = {*(f"{name}.mef" for name in GRAPHS), "parity.json", "parity.html"}
     with Publication(opened.path, force=True) as staging:
-        link_files(opened, staging, (name for name in opened.manifest["files"] if name not in replaced))
-        compile_graphs(staging, resolved, say)
+        kept = link_files(opened.files, [name for name in opened.files if name not in replaced], staging)
+        compile_graphs(Source.of(opened.files), staging, resolved, say)
+        opened.files.require_unchanged(reread=True)
         fields = {
             "target": resolved.to_dict(),
             "versions": {**opened.manifest["versions"], **compiler_versions()},
             "verified": False,
             "parity": None,
         }
-        write_manifest(staging, {**opened.manifest, **fields})
+        write_manifest(staging, {**opened.manifest, **fields}, kept)
     missing = resolved.missing_features()
     if missing:
         say(f"this machine lacks {', '.join(missing)}: the artifact opens on machines that have them")
     return open_artifact(artifact, check_machine=not missing, warn_unverified=False)
 
 
-def link_files(artifact: Artifact, directory: Path, names: Iterable[str]) -> None:
-    """Put files of an artifact into another directory of the same disk, as hard links where it has them."""
+def link_files(files: HeldFiles, names: Iterable[str], directory: Path) -> dict[str, str]:
+    """Put held files into another directory under the same names, as hard links where the disk has them.
+
+    Returns:
+        The hash of each by name, for the manifest.
+    """
+    hashes = {}
     for name in names:
         destination = directory / name
         destination.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(artifact.file(name), destination)
-        except OSError:
-            shutil.copyfile(artifact.file(name), destination)
+        files[name].link_to(destination)
+        hashes[name] = files[name].sha256
+    return hashes

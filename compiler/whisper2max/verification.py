@@ -10,7 +10,7 @@ from whisper2max.checkpoints import from_module, open_checkpoint
 from whisper2max.conversion import reopen, silent, versions
 from whisper2max.errors import UsageError
 from whisper2max.memory import return_large_blocks
-from whisper2max.parity.files import write_report
+from whisper2max.parity.files import REPORTS, write_report
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.report import ParityReport
 from whisper2max.proof import prove
@@ -47,8 +47,8 @@ def verify(
         say: told about every stage.
 
     Raises:
-        Whisper2MaxError: the artifact or the checkpoint cannot be used. A comparison that fails does not
-            raise; `ParityReport.passed` is False.
+        Whisper2MaxError: the artifact or the checkpoint cannot be used, or a file of the artifact was changed
+            meanwhile. A comparison that fails does not raise; `ParityReport.passed` is False.
     """
     if checkpoint is not None and module is not None:
         raise UsageError("give a checkpoint or a module, not both")
@@ -65,13 +65,14 @@ def verify(
         raise UsageError(f"the checkpoint has {source.dims}, the artifact {opened.dims}: another model")
     walked = walk(source.module, source.dims)
     target = resolve(opened.target)
-    report = prove(opened.path, source, walked, opened.dtype, target, inputs, versions(), say, isolated)
+    report = prove(opened.files, source, walked, opened.dtype, target, inputs, versions(), say, isolated)
+    opened.files.require_unchanged(reread=True)
     if report_to is not None:
         write_report(Path(report_to), report, inputs)
     if report.passed and not opened.verified:
         with Publication(opened.path, force=True) as staging:
-            link_files(opened, staging, opened.manifest["files"])
+            proven = link_files(opened.files, [name for name in opened.files if name not in REPORTS], staging)
             write_report(staging, report, inputs)
-            write_manifest(staging, {**opened.manifest, "verified": True, "parity": report.summary()})
+            write_manifest(staging, {**opened.manifest, "verified": True, "parity": report.summary()}, proven)
         say(f"{opened.path} is marked verified")
     return report

@@ -7,7 +7,7 @@ import sys
 import warnings
 
 import pytest
-from artifact_samples import DIMS, write_artifact
+from artifact_samples import DIMS, generation_json, sample_spec, write_artifact
 
 from whisper2max import artifact as artifact_module
 from whisper2max.artifact import UnverifiedArtifactWarning, open_artifact
@@ -24,14 +24,23 @@ def test_opening_gives_what_the_manifest_says(sample):
     assert opened.path == sample
     assert opened.dims.to_dict() == DIMS
     assert (opened.dtype, opened.target, opened.verified) == ("float32", "native", True)
-    assert opened.file("encoder.mef") == sample / "encoder.mef"
-    assert opened.generation() == {"format_version": 1}
-    assert opened.tokenizer_json() == b"tokenizer.json of sample\n"
+    assert opened.file("encoder.mef").path == sample / "encoder.mef"
+    assert opened.file("encoder.mef").read(100) == b"encoder.mef of sample\n"
+    assert opened.generation == json.loads(generation_json())
+    assert opened.tokenizer.n_vocab == DIMS["n_vocab"] and opened.spec == sample_spec()
+    assert opened.files.keys() == opened.manifest["files"].keys()
+
+
+def test_a_closed_artifact_gives_no_file(sample):
+    opened = open_artifact(sample)
+    opened.close()
+    with pytest.raises(ArtifactError, match="model.py was closed"):
+        opened.file("model.py").read(100)
 
 
 def test_a_file_that_is_not_listed_is_refused_by_name(sample):
-    with pytest.raises(ArtifactError, match=r"holds no prompt\.mef; it holds encoder\.mef, "):
-        open_artifact(sample).file("prompt.mef")
+    with pytest.raises(ArtifactError, match=r"holds no absent\.mef; it holds encoder\.mef, "):
+        open_artifact(sample).file("absent.mef")
 
 
 def test_an_artifact_may_be_reached_through_a_link(sample, tmp_path):

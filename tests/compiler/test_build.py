@@ -6,40 +6,100 @@ from pathlib import Path
 import pytest
 
 from whisper2max import build
+from whisper2max.build import Source
+from whisper2max.errors import ArtifactError, BuildError
+from whisper2max.held import HeldFiles
 from whisper2max.target import Target, resolve
+
+SOURCE = Source(b"BUILDERS = {}\n", {"step.mojo": b"fn step(): pass\n", "tile.mojo": b"fn tile(): pass\n"})
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("WHISPER2MAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
 
 
 @pytest.fixture
-def sources(tmp_path, monkeypatch):
-    monkeypatch.setenv("WHISPER2MAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    (tmp_path / "model.py").write_text("BUILDERS = {}\n")
-    (tmp_path / "kernels").mkdir()
-    return tmp_path
-
-
-def key(sources, target, *taps):
-    return build.graph_key(sources / "model.py", sources / "kernels", target, taps)
-
-
-def test_the_key_follows_the_features_of_the_target_and_not_its_name(sources):
-    targets = [resolve(name) for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4")]
-    assert len({key(sources, target) for target in targets}) == 3
-    assert key(sources, Target("native", targets[1].cpu_features)) == key(sources, targets[1])
-
-
-def test_every_graph_is_compiled_for_the_target_and_kept_apart(sources, monkeypatch):
-    asked = []
+def compiler(monkeypatch):
+    """A compiler that writes its last argument into the MEF; it gives what it was started with."""
+    started = []
 
     def compiler(command, **options):
-        asked.append(command[3:])
-        Path(command[6]).write_text(command[-1])
+        paths = [Path(command[4]), *Path(command[5]).iterdir()]
+        written = {path.name: path.read_bytes() for path in paths}
+        started.append((command, options, written))
+        Path(command[7]).write_text(command[-1])
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(build.subprocess, "run", compiler)
+    return started
+
+
+def test_the_key_follows_the_features_of_the_target_and_not_its_name():
+    targets = [resolve(name) for name in ("x86-64-v2", "x86-64-v3", "x86-64-v4")]
+    assert len({SOURCE.key(target) for target in targets}) == 3
+    assert SOURCE.key(Target("native", targets[1].cpu_features)) == SOURCE.key(targets[1])
+
+
+def test_the_key_follows_every_byte_of_the_source():
+    target = resolve("native")
+    others = [
+        Source(b"BUILDERS = {} \n", SOURCE.kernels),
+        Source(SOURCE.model_py, {**SOURCE.kernels, "tile.mojo": b"fn tile(): pass"}),
+        Source(SOURCE.model_py, {"step.mojo": SOURCE.kernels["step.mojo"]}),
+    ]
+    assert len({source.key(target) for source in (SOURCE, *others)}) == 4
+    assert SOURCE.key(target) != SOURCE.key(target, ["decoder.ln"])
+    assert Source(SOURCE.model_py, dict(reversed(SOURCE.kernels.items()))).key(target) == SOURCE.key(target)
+
+
+def test_source_is_read_once_out_of_held_files(tmp_path):
+    (tmp_path / "copy").mkdir()
+    SOURCE.write(tmp_path / "copy")
+    (tmp_path / "copy" / "kernels" / "notes.txt").write_text("not compiled")
+    names = ["model.py", *(f"kernels/{name}" for name in ("tile.mojo", "step.mojo", "notes.txt"))]
+    files = HeldFiles(tmp_path / "copy", names, ArtifactError)
+    assert Source.of(files) == SOURCE
+    (tmp_path / "copy" / "kernels" / "tile.mojo").write_text("fn evil(): pass\n")
+    with pytest.raises(ArtifactError, match="tile.mojo was changed"):
+        Source.of(files)
+
+
+def test_every_graph_is_compiled_for_the_target_and_kept_apart(compiler):
     for name, cpu in (("x86-64-v3", "x86-64-v3"), ("x86-64-v2", "x86-64-v2"), ("native", "")):
-        kept = build.compile_tapped(sources, {"step": ["decoder.ln"]}, resolve(name), lambda message: None)
-        assert kept["step"].read_text() == f"--cpu={cpu}"
-        assert asked[-1][2] == "step" and asked[-1][4:] == ["decoder.ln", f"--cpu={cpu}"]
-    assert len(asked) == 3
+        kept = build.compile_tapped(SOURCE, {"step": ["decoder.ln"]}, resolve(name), lambda message: None)
+        assert kept["step"].read(100).decode() == f"--cpu={cpu}"
+        command = compiler[-1][0]
+        assert command[6] == "step" and command[8:] == ["decoder.ln", f"--cpu={cpu}"]
+    assert len(compiler) == 3
     assert {entry.info["target"] for entry in build.GraphCache().entries()} == {"x86-64-v3", "x86-64-v2", "native"}
+
+
+def test_what_ships_is_copied_out_of_the_cache(compiler, tmp_path):
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        build.compile_graphs(SOURCE, tmp_path / folder, resolve("native"), lambda message: None)
+        assert {path.name for path in (tmp_path / folder).iterdir()} == {f"{name}.mef" for name in build.GRAPHS}
+    assert len(compiler) == len(build.GRAPHS)
+
+
+def test_the_compiler_works_in_an_empty_directory_of_its_own_and_searches_none(compiler, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "the/users/choice")
+    build.compile_tapped(SOURCE, {"step": []}, resolve("native"), lambda message: None)
+    (command, options, written), = compiler
+    assert command[1:4] == ["-P", "-m", "whisper2max.compile_graph"]
+    assert written == {"model.py": SOURCE.model_py, **SOURCE.kernels}
+    assert Path(options["cwd"]).is_absolute() and not Path(options["cwd"]).is_relative_to(tmp_path)
+    assert Path(options["cwd"]).parent == Path(command[7]).parent
+    assert options["env"]["PYTHONPATH"] == "the/users/choice"
+
+
+def test_a_failure_shows_what_the_compiler_said(monkeypatch):
+    def fails(command, **options):
+        return subprocess.CompletedProcess(command, 1, "", "line 1\nline 2 \x1b[2J\n")
+
+    monkeypatch.setattr(build.subprocess, "run", fails)
+    with pytest.raises(BuildError, match=r"(?s)'step' did not compile \(exit status 1\):.line 1.line 2 \\x1b\[2J$"):
+        build.compile_tapped(SOURCE, {"step": []}, resolve("native"), lambda message: None)

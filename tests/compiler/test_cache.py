@@ -86,17 +86,17 @@ class TestEntries:
         assert cache.get(KEY, "encoder") is None
         kept = cache.put(KEY, "encoder", mef, {"versions": {"max": "26.7.0"}})
         mef.unlink()
-        assert cache.get(KEY, "encoder") == kept
-        assert kept.name == "encoder.mef"
-        assert kept.read_bytes() == b"native code " * 100
+        assert kept.path.name == "encoder.mef"
+        assert cache.get(KEY, "encoder").path == kept.path
+        assert kept.read(1200) == kept.path.read_bytes() == b"native code " * 100
         assert cache.get(KEY, "step") is None
         assert cache.get(OTHER_KEY, "encoder") is None
 
     def test_an_intact_entry_stays(self, cache, mef, tmp_path):
         first = cache.put(KEY, "encoder", mef, {})
         (tmp_path / "second.mef").write_bytes(b"another compilation of the same graph")
-        assert cache.put(KEY, "encoder", tmp_path / "second.mef", {}) == first
-        assert first.read_bytes() == mef.read_bytes()
+        assert cache.put(KEY, "encoder", tmp_path / "second.mef", {}).sha256 == first.sha256
+        assert first.path.read_bytes() == mef.read_bytes()
 
     def test_entries_are_described(self, cache, mef):
         cache.put(KEY, "encoder", mef, {"versions": {"max": "26.7.0", "mojo": "1.2.0"}})
@@ -119,26 +119,33 @@ class TestEntries:
             lambda entry: (entry / "entry.json").unlink(),
             lambda entry: (entry / "entry.json").write_text(""),
             lambda entry: (entry / "entry.json").write_text("{}"),
+            lambda entry: (entry / "entry.json").write_text('{"info":' * 20_000),
+            lambda entry: os.truncate(entry / "entry.json", 1 << 40),
+            lambda entry: ((entry / "entry.json").unlink(), os.mkfifo(entry / "entry.json")),
+            lambda entry: ((entry / "encoder.mef").unlink(), (entry / "encoder.mef").symlink_to("/dev/zero")),
+            lambda entry: (entry / "entry.json").write_text(
+                (entry / "entry.json").read_text().replace('"info": {}', '"info": []')
+            ),
             lambda entry: (entry / "entry.json").write_text(
                 (entry / "entry.json").read_text().replace(KEY, OTHER_KEY)
             ),
         ],
     )
     def test_a_damaged_entry_is_dropped_and_can_be_put_again(self, cache, mef, damage):
-        damage(cache.put(KEY, "encoder", mef, {}).parent)
+        damage(cache.put(KEY, "encoder", mef, {}).path.parent)
         with pytest.warns(
             UserWarning, match=r"cached graph encoder \(0123456789ab\) was damaged.*compiled again"
         ):
             assert cache.get(KEY, "encoder") is None
         assert list((cache.root / "graphs").iterdir()) == []
         assert cache.get(KEY, "encoder") is None
-        assert cache.put(KEY, "encoder", mef, {}).read_bytes() == mef.read_bytes()
+        assert cache.put(KEY, "encoder", mef, {}).path.read_bytes() == mef.read_bytes()
 
     def test_putting_over_a_damaged_entry_repairs_it(self, cache, mef):
-        cache.put(KEY, "encoder", mef, {}).write_bytes(b"damaged")
+        cache.put(KEY, "encoder", mef, {}).path.write_bytes(b"damaged")
         with pytest.warns(UserWarning, match="was damaged"):
             kept = cache.put(KEY, "encoder", mef, {})
-        assert kept.read_bytes() == mef.read_bytes()
+        assert kept.path.read_bytes() == mef.read_bytes()
 
     def test_clear_frees_everything(self, cache, mef):
         for key in (KEY, OTHER_KEY):
@@ -152,7 +159,7 @@ class TestEntries:
         assert cache.entries() == []
         assert list((cache.root / "graphs").iterdir()) == list((cache.root / "locks").iterdir()) == []
         assert cache.clear() == 0
-        assert cache.put(KEY, "encoder", mef, {}).exists()
+        assert cache.put(KEY, "encoder", mef, {}).path.exists()
 
     @pytest.mark.parametrize("lock", [KEY, f"{KEY}-encoder"])
     def test_clear_spares_what_is_in_use(self, cache, mef, lock):
@@ -177,7 +184,7 @@ class TestEntries:
         def full(*arguments):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(cache_module.shutil, "copyfile", full)
+        monkeypatch.setattr(cache_module.HeldFile, "copy_to", full)
         with pytest.raises(UsageError, match=r"encoder cannot be kept in .*No space left.*WHISPER2MAX_CACHE"):
             cache.put(KEY, "encoder", mef, {})
         assert list((cache.root / "graphs").iterdir()) == []
@@ -192,7 +199,7 @@ class TestEntries:
         assert cache.entries() == []
         assert cache.get(KEY, "encoder") is None
         kept = cache.put(KEY, "encoder", mef, {})
-        assert list((cache.root / "graphs").iterdir()) == [kept.parent]
+        assert list((cache.root / "graphs").iterdir()) == [kept.path.parent]
 
 
 def put_and_get(root, mef, number):
@@ -269,11 +276,12 @@ class TestCompetition:
     def test_an_entry_cleared_while_it_is_read_is_a_plain_miss(self, cache, mef, monkeypatch):
         kept = cache.put(KEY, "encoder", mef, {})
 
-        def cleared(path):
-            shutil.rmtree(kept.parent)
-            raise FileNotFoundError(path)
+        def cleared(directory):
+            shutil.rmtree(kept.path.parent)
+            return read(directory)
 
-        monkeypatch.setattr(cache_module, "file_sha256", cleared)
+        read = cache_module._read_record
+        monkeypatch.setattr(cache_module, "_read_record", cleared)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert cache.get(KEY, "encoder") is None
@@ -281,6 +289,6 @@ class TestCompetition:
 
 def test_the_record_is_readable(cache, mef):
     record = json.loads(
-        (cache.put(KEY, "encoder", mef, {"target": "native"}).parent / "entry.json").read_text()
+        (cache.put(KEY, "encoder", mef, {"target": "native"}).path.parent / "entry.json").read_text()
     )
     assert list(record) == ["key", "name", "sha256", "bytes", "created", "info"]

@@ -8,10 +8,12 @@ import pytest
 from small_models import VARIANTS, transformers_module
 
 import whisper2max
-from whisper2max.build import compile_tapped
+from whisper2max.build import Source, compile_tapped
 from whisper2max.checkpoints import from_module
-from whisper2max.comparison import spec_of
 from whisper2max.conversion import versions
+from whisper2max.errors import ArtifactError
+from whisper2max.held import HeldFiles
+from whisper2max.listing import scan
 from whisper2max.parity import tapped
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.taps import graph_taps
@@ -110,11 +112,13 @@ def mutated(request, artifact, tmp_path_factory):
         source = (directory / file).read_text()
         assert source.count(text) == 1, mutation
         (directory / file).write_text(source.replace(text, replacement))
-    paths = graph_taps(spec_of(artifact))
+    paths = graph_taps(artifact.spec)
 
     def compile_one(mutation):
         graph = MUTATIONS[mutation][0]
-        return compile_tapped(directories[mutation], {graph: paths[graph]}, resolve("native"), print)[graph]
+        directory = directories[mutation]
+        source = Source.of(HeldFiles(directory, scan(directory)[0], ArtifactError))
+        return compile_tapped(source, {graph: paths[graph]}, resolve("native"), print)[graph]
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return dict(zip(directories, pool.map(compile_one, directories), strict=True))
@@ -130,7 +134,7 @@ def test_a_wrong_program_is_caught_and_its_first_row_named(artifact, module, mut
     monkeypatch.setattr(tapped, "compile_tapped", one_mutated)
     source = from_module(module)
     walked = walk(source.module, source.dims)
-    report = prove(artifact.path, source, walked, "float32", resolve("native"), load_inputs([]), versions(), print)
+    report = prove(artifact.files, source, walked, "float32", resolve("native"), load_inputs([]), versions(), print)
     assert not report.passed
     print(f"{mutation}: {report.explanation()}")
     assert report.first_divergent.path == expected

@@ -36,7 +36,8 @@ def convert_command(checkpoint, output):
 
 
 def weights_of(artifact) -> torch.Tensor:
-    return safetensors.torch.load_file(artifact.file("weights.safetensors"))["decoder.positional_embedding"]
+    weights = safetensors.torch.load_file(artifact.file("weights.safetensors").by_descriptor)
+    return weights["decoder.positional_embedding"]
 
 
 def kill_at_points(points, command_of, seconds, check):

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from whisper2max.errors import ArtifactError
+from whisper2max.held import HeldFile
 from whisper2max.parity.audit import audit
 
 EXPECTED = {
@@ -17,7 +19,7 @@ def store(tmp_path):
         tensors = {**EXPECTED, **{name.replace("__", "."): value for name, value in changed.items()}}
         kept = {name: value for name, value in tensors.items() if value is not None}
         safetensors.numpy.save_file(kept, tmp_path / "weights.safetensors")
-        return audit(tmp_path / "weights.safetensors", EXPECTED, SOURCES)
+        return audit(HeldFile(tmp_path / "weights.safetensors", ArtifactError), EXPECTED, SOURCES)
 
     return write
 

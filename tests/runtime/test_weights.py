@@ -7,6 +7,7 @@ import torch
 from max.dtype import DType
 
 from whisper2max.errors import ArtifactError
+from whisper2max.held import HeldFile
 from whisper2max.runtime.weights import map_weights, registry
 
 TENSORS = {
@@ -21,7 +22,7 @@ TENSORS = {
 def file(tmp_path):
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(TENSORS, path)
-    return path
+    return HeldFile(path, ArtifactError)
 
 
 def test_values_of_every_dtype(file):
@@ -50,5 +51,5 @@ def test_other_arrays_are_read_only(file):
 def test_a_damaged_header_is_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
     path.write_bytes((8).to_bytes(8, "little") + b"{not js}")
-    with pytest.raises(ArtifactError, match="not a valid safetensors file"):
-        map_weights(path)
+    with pytest.raises(ArtifactError, match="header of weights.safetensors is not valid JSON"):
+        map_weights(HeldFile(path, ArtifactError))

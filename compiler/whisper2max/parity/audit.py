@@ -5,15 +5,15 @@ is found here and nowhere else.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
+from whisper2max.held import HeldFile
 from whisper2max.parity.report import WeightAudit, WeightDifference
 from whisper2max.runtime.weights import map_weights
 
 
-def audit(weights: Path, expected: Mapping[str, np.ndarray], source_paths: Mapping[str, str]) -> WeightAudit:
+def audit(weights: HeldFile, expected: Mapping[str, np.ndarray], source_paths: Mapping[str, str]) -> WeightAudit:
     """Compare every stored tensor with the expected one; they are equal bit for bit or they differ.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 from whisper2max.build import GRAPHS
 from whisper2max.cpu import native_cpu_features
-from whisper2max.manifest import file_sha256
+from whisper2max.held import HeldFile
 
 
 def environment(versions: Mapping[str, str]) -> dict[str, Any]:
@@ -24,10 +24,10 @@ def environment(versions: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def hashes(directory: Path) -> dict[str, str]:
+def hashes(files: Mapping[str, HeldFile]) -> dict[str, str]:
     """sha256 of the files that were compared."""
     names = ["model.py", "weights.safetensors", *(f"{name}.mef" for name in GRAPHS)]
-    return {name: file_sha256(directory / name) for name in names}
+    return {name: files[name].sha256 for name in names}
 
 
 def _cpu_name() -> str:

@@ -11,6 +11,8 @@ from whisper2max.parity.html import render
 from whisper2max.parity.report import ParityReport
 from whisper2max.runtime.features import HOP_LENGTH, log_mel
 
+REPORTS = ("parity.json", "parity.html")
+
 
 def write_report(directory: Path, report: ParityReport, inputs: Sequence[tuple[str, np.ndarray]]) -> None:
     """Write both files; older ones are replaced, never written through a hard link.

@@ -15,6 +15,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import whisper2max.templates
+from whisper2max.printable import printable
 
 TEMPLATES = Path(whisper2max.templates.__path__[0])
 MAX_COLUMNS = 1000
@@ -57,6 +58,8 @@ def render(report: Mapping[str, Any], spectrograms: Mapping[str, np.ndarray]) ->
         keep_trailing_newline=True,
     )
     environment.filters |= {"figure": figure, "share": share, "beside_limit": beside_limit, "margin": margin}
+    report = _printable(report)
+    spectrograms = {printable(name): spectrogram for name, spectrogram in spectrograms.items()}
     rows = _rows(report)
     first = report["first_divergent"]
     divergent = None if first is None else next(row for row in rows if first.items() <= row.items())
@@ -76,6 +79,15 @@ def render(report: Mapping[str, Any], spectrograms: Mapping[str, np.ndarray]) ->
         tokens={each["name"]: _token_rows(report, each["name"]) for each in report["inputs"]},
         data=_script_json(data),
     )
+
+
+def _printable(value: Any) -> Any:
+    """A value of the report whose names, which come from files, cannot hide anything; what was said is left as it is."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {name: each if name == "transcript" else _printable(each) for name, each in value.items()}
+    return list(map(_printable, value)) if isinstance(value, list | tuple) else value
 
 
 def of_limit(row: Mapping[str, Any]) -> float:

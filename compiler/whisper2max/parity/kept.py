@@ -19,13 +19,20 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from whisper2max import strict_json
+from whisper2max.dims import ModelDimensions
 from whisper2max.errors import ArtifactError
+from whisper2max.held import HeldFile
 from whisper2max.parity.case import Transcript, Window
 from whisper2max.parity.report import Row
+from whisper2max.runtime.features import HOP_LENGTH
+from whisper2max.runtime.weights import map_weights
+from whisper2max.stored_tensors import read_header
 
 FILE = "reference.safetensors"
 FRAMES = 16
 _SEED = 20
+_AGAIN = "Convert again with --keep-reference."
 
 
 @dataclass
@@ -79,20 +86,83 @@ class Kept:
     values: dict[str, dict[str, Any]]
     tensors: dict[str, np.ndarray]
 
+    def value(self, key: str, rows: int, width: int) -> tuple[dict[str, Any], np.ndarray]:
+        """What is known of a value of that many rows, and its kept rows float32 [1, kept, width].
 
-def read_kept(path: Path) -> Kept:
+        Raises:
+            ArtifactError: it was not kept, or has another shape.
+        """
+        about, frames = self.values.get(key), self.tensors.get(key)
+        if about is None or about["rows"] != rows or frames.shape != (1, len(seeded_frames(rows)), width):
+            raise ArtifactError(f"{FILE} holds no {key} of {rows} rows of {width} values. {_AGAIN}")
+        return about, frames
+
+
+def read_kept(file: HeldFile, dims: ModelDimensions) -> Kept:
     """Read a reference.safetensors whose hash was checked.
 
+    Args:
+        file: the file.
+        dims: of the model that it was kept with.
+
     Raises:
-        ArtifactError: it is not what `convert --keep-reference` writes.
+        ArtifactError: it is not what `convert --keep-reference` writes for such a model.
     """
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            about = json.loads(file.metadata()["reference"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Kept(about["judge"], about["inputs"], about["values"], tensors)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path.name} cannot be read ({error}): convert again with --keep-reference") from error
+    header = read_header(file)
+    text = header.metadata.get("reference", "").encode()
+    about = strict_json.parse(text, f"the metadata of {FILE}", ArtifactError, _AGAIN)
+    tensors = {name: array.copy() for name, array in map_weights(file).items()}
+    file.require_unchanged()
+    kept = Kept(about.get("judge"), about.get("inputs"), about.get("values"), tensors)
+    if not _is_complete(kept, dims):
+        raise ArtifactError(f"{FILE} does not hold what is kept of a comparison. {_AGAIN}")
+    return kept
+
+
+def _is_complete(kept: Kept, dims: ModelDimensions) -> bool:
+    if not isinstance(kept.judge, str) or not isinstance(kept.inputs, list) or not isinstance(kept.values, dict):
+        return False
+    if not kept.inputs:
+        return False
+    return all(_is_input(entry, kept.tensors, dims) for entry in kept.inputs) and all(
+        _is_value(about) and _has(kept.tensors, key, None) for key, about in kept.values.items()
+    )
+
+
+def _is_input(entry: Any, tensors: dict[str, np.ndarray], dims: ModelDimensions) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not _is_number(entry.get("seconds")):
+        return False
+    lists = [entry.get("prompt"), entry.get("greedy")]
+    if not all(isinstance(tokens, list) and tokens for tokens in lists) or sum(map(len, lists)) > dims.n_text_ctx:
+        return False
+    if not all(type(token) is int and 0 <= token < dims.n_vocab for tokens in lists for token in tokens):
+        return False
+    return _has(tensors, f"samples/{entry['name']}", (dims.n_frames * HOP_LENGTH,)) and _has(
+        tensors, f"mel/{entry['name']}", (dims.n_mels, dims.n_frames)
+    )
+
+
+def _is_value(about: Any) -> bool:
+    if not isinstance(about, dict) or not isinstance(about.get("source_path"), str | None):
+        return False
+    limits = about.get("tolerance")
+    return (
+        type(about.get("rows")) is int
+        and _is_number(about.get("norm"))
+        and about["norm"] > 0
+        and isinstance(limits, dict)
+        and _is_number(limits.get("max_abs"))
+        and (limits.get("rel_rmse") is None or _is_number(limits["rel_rmse"]))
+    )
+
+
+def _has(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...] | None) -> bool:
+    found = tensors.get(name)
+    return found is not None and found.dtype == np.float32 and shape in (None, found.shape)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def value_key(input: str, build: str, graph: str, position: int | None, path: str) -> str:

@@ -21,17 +21,15 @@ from whisper2max.parity.tapped import TappedGraphs
 from whisper2max.parity.taps import LOGITS, encoder_taps, prompt_taps
 from whisper2max.parity.tolerances import TOLERANCES
 from whisper2max.runtime.engine import Engine
-from whisper2max.runtime.tokens import Tokenizer
 from whisper2max.target import resolve
 
 
-def replay(artifact: Artifact, engine: Engine, spec: GraphSpec, say: Callable[[str], None]) -> tuple[Findings, Kept]:
+def replay(artifact: Artifact, engine: Engine, say: Callable[[str], None]) -> tuple[Findings, Kept]:
     """Compare an artifact with the reference that was kept with it.
 
     Args:
         artifact: opened, made with --keep-reference.
         engine: its graphs.
-        spec: its graph.txt.
         say: told about every stage.
 
     Raises:
@@ -39,8 +37,8 @@ def replay(artifact: Artifact, engine: Engine, spec: GraphSpec, say: Callable[[s
     """
     if FILE not in artifact.manifest["files"]:
         raise UsageError(f"{artifact.path} keeps no reference to replay: convert it again with --keep-reference")
-    kept = read_kept(artifact.file(FILE))
-    tokenizer = Tokenizer.from_json(artifact.tokenizer_json(), artifact.dims.n_vocab)
+    kept = read_kept(artifact.file(FILE), artifact.dims)
+    spec, tokenizer = artifact.spec, artifact.tokenizer
     rows: list[Row] = []
     tokens: list[TokenRow] = []
     described: list[Input] = []
@@ -52,7 +50,7 @@ def replay(artifact: Artifact, engine: Engine, spec: GraphSpec, say: Callable[[s
         described.append(describe(window, transcript, tokenizer))
         tokens += _replay_shipped(engine, kept, window, transcript, tokenizer.special.eot, rows)
     if not all(row.passed for row in rows):
-        tapped = TappedGraphs(artifact.path, spec, resolve(artifact.target), say)
+        tapped = TappedGraphs(artifact.files, spec, resolve(artifact.target), say)
         for entry in kept.inputs:
             transcript = transcript_of(entry["prompt"], entry["greedy"], spec.dims)
             _replay_tapped(tapped, kept, entry["name"], transcript, spec, rows)
@@ -86,7 +84,7 @@ def _replay_tapped(
 
 def _row(kept: Kept, input: str, build: str, graph: str, position: int | None, path: str, got: np.ndarray) -> Row:
     key = value_key(input, build, graph, position, path)
-    about = kept.values[key]
+    about, reference = kept.value(key, got.shape[1], got.shape[2])
     limits = about["tolerance"]
     row = compare(
         path,
@@ -94,7 +92,7 @@ def _row(kept: Kept, input: str, build: str, graph: str, position: int | None, p
         graph=graph,
         input=input,
         got=np.ascontiguousarray(got[:, seeded_frames(about["rows"])]),
-        reference=kept.tensors[key],
+        reference=reference,
         limits=limits,
         source_path=about["source_path"],
         position=position,

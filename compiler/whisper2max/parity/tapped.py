@@ -4,19 +4,19 @@ Extra outputs can change what the compiler fuses. So these graphs locate an erro
 judged besides. They are compiled once per dimensions and dtype and kept in the user's cache.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from max.driver import Buffer
-from max.engine import read
 
-from whisper2max.build import compile_tapped
+from whisper2max.build import Source, compile_tapped
 from whisper2max.dims import ModelDimensions
+from whisper2max.held import HeldFile
 from whisper2max.ir import GraphSpec
 from whisper2max.parity.taps import block_taps, graph_taps
+from whisper2max.runtime.graphs import load_graph
 from whisper2max.runtime.threads import shared_session
-from whisper2max.runtime.weights import map_weights, registry
+from whisper2max.runtime.weights import map_weights
 from whisper2max.target import Target
 
 Values = dict[str, np.ndarray]
@@ -28,21 +28,19 @@ class TappedGraphs:
     Values are float32 [batch, rows, width] by path; logits of the prompt are those of the picked positions.
 
     Args:
-        directory: holds model.py, kernels/ and weights.safetensors.
+        files: model.py, kernels/*.mojo and weights.safetensors, held.
         spec: the network.
         target: what the graphs are compiled for.
         say: told what is compiling.
     """
 
-    def __init__(self, directory: Path, spec: GraphSpec, target: Target, say: Callable[[str], None]):
+    def __init__(self, files: Mapping[str, HeldFile], spec: GraphSpec, target: Target, say: Callable[[str], None]):
         self._dims = spec.dims
         self._paths = graph_taps(spec)
         # MAX reads the mapped arrays in place, so they live as long as the graphs
-        self._weights = map_weights(directory / "weights.safetensors")
-        session, compiled = shared_session(), compile_tapped(directory, self._paths, target, say)
-        self._graphs = {
-            name: session.init(read(mef), weights_registry=registry(self._weights)) for name, mef in compiled.items()
-        }
+        self._weights = map_weights(files["weights.safetensors"])
+        session, compiled = shared_session(), compile_tapped(Source.of(files), self._paths, target, say)
+        self._graphs = {name: load_graph(session, mef, self._weights) for name, mef in compiled.items()}
 
     def encode(self, mel: np.ndarray) -> tuple[Buffer, Values]:
         """A handle to the audio states of float32 [1, n_mels, 2 * n_audio_ctx], and the values on the way."""
@@ -77,18 +75,18 @@ class BlockGraphs:
     """One block of encoder and decoder by itself, initialised with the weights of any layer.
 
     Args:
-        directory: holds model.py, kernels/ and weights.safetensors.
+        files: model.py, kernels/*.mojo and weights.safetensors, held.
         spec: the network.
         target: what the graphs are compiled for.
         say: told what is compiling.
     """
 
-    def __init__(self, directory: Path, spec: GraphSpec, target: Target, say: Callable[[str], None]):
+    def __init__(self, files: Mapping[str, HeldFile], spec: GraphSpec, target: Target, say: Callable[[str], None]):
         self._dims = spec.dims
-        self._weights = map_weights(directory / "weights.safetensors")
+        self._weights = map_weights(files["weights.safetensors"])
         sides = ("encoder", "decoder")
         self._paths = {f"{side}_block": [tap.path for tap in block_taps(spec, side)] for side in sides}
-        self._compiled = compile_tapped(directory, self._paths, target, say)
+        self._compiled = compile_tapped(Source.of(files), self._paths, target, say)
 
     def encoder_block(self, layer: int, x: np.ndarray) -> Values:
         """Values of encoder.blocks.`layer` on float32 [1, n_audio_ctx, n_audio_state]."""
@@ -108,7 +106,7 @@ class BlockGraphs:
             if name.startswith(f"{block}.")
         }
         name = f"{side}_block"
-        model = shared_session().init(read(self._compiled[name]), weights_registry=registry(weights))
+        model = load_graph(shared_session(), self._compiled[name], weights)
         values = _by_path(self._paths[name], model.execute(*inputs))
         return {block + path.removeprefix(first): value for path, value in values.items()}
 
