@@ -104,13 +104,15 @@ def test_a_changed_byte_in_any_file_is_refused(small_artifact, tmp_path):
         (b"", "empty.wav", "empty"),
         (b"This is no sound.\n" * 50, "text.mp3", "text.mp3"),
         (None, "absent.wav", "absent.wav"),
+        (None, "https://example.org/speech.mp3", "is an address"),
     ],
 )
 def test_unusable_audio(tiny_en_artifact, tmp_path, content, name, message):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    assert_one_paragraph(run("transcribe", tiny_en_artifact.path, path), 2, message)
+    given = path if "://" not in name else name
+    assert_one_paragraph(run("transcribe", tiny_en_artifact.path, given), 2, message)
 
 
 def test_zero_seconds_of_audio(tiny_en_artifact, tmp_path):
@@ -122,3 +124,63 @@ def test_zero_seconds_of_audio(tiny_en_artifact, tmp_path):
         file.setsampwidth(2)
         file.setframerate(16000)
     assert_one_paragraph(run("transcribe", tiny_en_artifact.path, path), 2, "nothing.wav")
+
+
+def test_good_and_bad_recordings(tiny_en_artifact, tmp_path):
+    (tmp_path / "bad.mp3").write_bytes(b"This is no sound.\n" * 50)
+    shutil.copy(SPEECH, tmp_path / "other.flac")
+    recordings = [SPEECH, tmp_path / "bad.mp3", tmp_path / "missing.wav", tmp_path / "other.flac"]
+    out = tmp_path / "out"
+    result = run("transcribe", tiny_en_artifact.path, *recordings, "--output_format", "txt", "--output_dir", out)
+    assert result.returncode == 1
+    assert result.stdout.count("weather report") == 2
+    assert sorted(os.listdir(out)) == ["other.txt", "speech.txt"]
+    assert (out / "other.txt").read_text() == (out / "speech.txt").read_text()
+    bad, missing, last = result.stderr.splitlines()
+    assert "bad.mp3" in bad and "missing.wav does not exist" in missing and last.startswith("2 of 4 ")
+
+
+def test_standard_input(tiny_en_artifact, tmp_path):
+    with SPEECH.open("rb") as stream:
+        whole = subprocess.run([COMMAND, "transcribe", tiny_en_artifact.path, "-"], stdin=stream, capture_output=True)
+    command = f'cat "{SPEECH}" | "{COMMAND}" transcribe "{tiny_en_artifact.path}" - --output_format json'
+    piped = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True)
+    assert whole.returncode == piped.returncode == 0
+    assert b"weather report" in whole.stdout and whole.stdout == piped.stdout
+    assert os.listdir(tmp_path) == ["stdin.json"]
+
+
+def test_a_language_as_people_write_it_and_a_prompt_that_is_not_unicode(tiny_en_artifact):
+    options = ["--language", "en-US", "--initial_prompt", b"\xff\xfe Names: Ada. Half an emoji: \xed\xa0\xbd"]
+    command = [COMMAND, "transcribe", str(tiny_en_artifact.path), str(SPEECH), *options]
+    result = subprocess.run(command, capture_output=True)
+    assert result.returncode == 0 and result.stderr == b""
+    assert b"weather report" in result.stdout
+
+
+def test_names_in_any_bytes(tiny_en_artifact, tmp_path):
+    stems = [b"n" * 251, b"\xff\xfe<b>"]
+    recordings = [os.path.join(os.fsencode(tmp_path), stem + b".wav") for stem in stems]
+    for recording in recordings:
+        shutil.copy(SPEECH, recording)
+    out = os.path.join(os.fsencode(tmp_path), b"\xffout")
+    command = [COMMAND, "transcribe", str(tiny_en_artifact.path), *recordings, "-f", "srt", "-o", out]
+    result = subprocess.run(command, capture_output=True)
+    assert result.returncode == 0 and result.stderr == b""
+    assert sorted(os.listdir(out)) == [stem + b".srt" for stem in stems]
+
+
+@pytest.mark.parametrize(("redirection", "status"), [("| head -1", 0), ("> /dev/full", 1), (">&-", 1), ("2>&-", 0)])
+def test_files_are_written_whoever_reads(tiny_en_artifact, tmp_path, redirection, status):
+    command = f'"{COMMAND}" transcribe "{tiny_en_artifact.path}" "{SPEECH}" --output_format txt {redirection}'
+    script = f"{command}; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == status
+    assert result.stderr.count("\n") == status and "Traceback" not in result.stderr
+    assert "weather report" in (tmp_path / "speech.txt").read_text()
+
+
+def test_inspect_in_an_encoding_without_the_letters(small_artifact, tmp_path):
+    for encoding in ("ascii", "latin-1"):
+        facts = run("inspect", small_artifact.path, "--json", PYTHONIOENCODING=encoding).stdout
+        assert facts.isascii() and json.loads(facts)["kind"] == "artifact"
