@@ -7,7 +7,7 @@ its content, not of its text, so that only a change of white space goes unnotice
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +17,7 @@ from whisper2max.errors import ArtifactError, CheckpointError
 from whisper2max.held import HeldFile, HeldFiles
 from whisper2max.ir import DTYPES
 from whisper2max.listing import COPY_AGAIN, MANIFEST, scan
-from whisper2max.printable import shortened
+from whisper2max.printable import printable, shortened
 
 FORMAT_VERSION = 3
 """3 has a features.mef that gives powers without floor and scale."""
@@ -177,6 +177,7 @@ def _field_problems(fields: dict[str, Any], types: dict[str, type | tuple[type, 
         problems.append("versions.max is missing or not a string")
     if isinstance(dims, dict) and (complaint := _dims_complaint(dims)):
         problems.append(complaint)
+    problems += [f"{where} holds characters that cannot be shown" for where in _unprintable(fields)]
     if isinstance(fields.get("dtype"), str) and fields["dtype"] not in DTYPES:
         problems.append(f"dtype is {fields['dtype']!r:.40}, expected one of {', '.join(DTYPES)}")
     return problems
@@ -243,13 +244,21 @@ def _dims_complaint(dims: dict[str, Any]) -> str:
     return ""
 
 
-def _absolute_paths(value: Any, where: str = "") -> list[tuple[str, str]]:
+def _absolute_paths(fields: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(where, text) for where, text in _texts(fields) if text.startswith("/")]
+
+
+def _unprintable(fields: dict[str, Any]) -> list[str]:
+    return [where for where, text in _texts(fields) if printable(where) != where or printable(text) != text]
+
+
+def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a value with its place, such as "source.name"."""
     if isinstance(value, str):
-        return [(where, value)] if value.startswith("/") else []
-    if isinstance(value, dict):
-        items = [(f"{where}.{key}" if where else str(key), item) for key, item in value.items()]
+        yield where, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(item, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list | tuple):
-        items = [(f"{where}[{index}]", item) for index, item in enumerate(value)]
-    else:
-        return []
-    return [found for name, item in items for found in _absolute_paths(item, name)]
+        for index, item in enumerate(value):
+            yield from _texts(item, f"{where}[{index}]")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+_ENVIRONMENT = dict(os.environ)
 MEMORY = 4 << 30
 SECONDS = 20.0
 
@@ -187,8 +188,9 @@ def _become(request: dict) -> None:
             open(number, "r" if number == 0 else "w", encoding="utf-8", errors=errors, closefd=False)
             for number, errors in enumerate(("surrogateescape", "strict", "backslashreplace"))
         )
-        os.environ.clear()
-        os.environ.update(request["env"])
+        for name in _ENVIRONMENT.keys() - request["env"].keys():
+            os.environ.pop(name, None)
+        os.environ.update(request["env"])  # MAX has set variables of its own when it was imported
         os.chdir(request["cwd"])
         resource.setrlimit(resource.RLIMIT_AS, (_pages(0) + MEMORY,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

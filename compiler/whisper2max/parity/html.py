@@ -82,7 +82,7 @@ def render(report: Mapping[str, Any], spectrograms: Mapping[str, np.ndarray]) ->
 
 
 def _printable(value: Any) -> Any:
-    """A value of the report whose names, which come from files, cannot hide anything; what was said is left as it is."""
+    """A value of the report whose names, which come from files, hide nothing; what was said is left as it is."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):
