@@ -87,6 +87,8 @@ def convert(
         say(
             f"checkpoint: {source.source['format']}, {source.source['name']}, stored as {source.source['stored_dtype']}"
         )
+        for note in source.notes:
+            say(f"note: {note}")
         walked, spec = write_sources(staging, source, dtype)
         say(f"walked {len(walked.source_paths)} modules and tensors, wrote model.py and weights")
         files = HeldFiles(staging, scan(staging)[0], ArtifactError)
@@ -94,6 +96,7 @@ def convert(
         files.hold(f"{name}.mef" for name in GRAPHS)
         keep_to = staging if keep_reference else None
         report = prove(files, source, walked, dtype, resolved, inputs, versions(), say, keep_to=keep_to)
+        source.require_unchanged()
         files.require_unchanged(reread=True)
         write_report(staging, report, inputs)
         if not report.passed:

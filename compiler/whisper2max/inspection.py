@@ -35,6 +35,7 @@ def _inspect_checkpoint(path: str | Path, tokenizer: str | Path | None) -> dict[
     return {
         "kind": "checkpoint",
         "source": checkpoint.source,
+        "notes": list(checkpoint.notes),
         "dims": checkpoint.dims.to_dict(),
         "generation": checkpoint.generation,
         "graph": spec.to_text(),

@@ -66,6 +66,7 @@ def verify(
     walked = walk(source.module, source.dims)
     target = resolve(opened.target)
     report = prove(opened.files, source, walked, opened.dtype, target, inputs, versions(), say, isolated)
+    source.require_unchanged()
     opened.files.require_unchanged(reread=True)
     if report_to is not None:
         write_report(Path(report_to), report, inputs)

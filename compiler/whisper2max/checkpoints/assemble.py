@@ -62,9 +62,12 @@ def assemble(
         if fault is not None:
             faults.append(f"{sources[name]}: {fault}")
     embedding = tensors.get(sources[EMBEDDING])
-    if tied in tensors and embedding is not None and not _equal(tensors[tied], embedding):
-        faults.append(f"{tied}: differs from {sources[EMBEDDING]}, which Whisper ties it to")
     refuse_faults(faults, where)
+    if tied in tensors and not _equal(tensors[tied], embedding):
+        raise CheckpointError(
+            f"{where}: {tied} differs from {sources[EMBEDDING]}, and in a Whisper the two are one tensor. This one was "
+            "trained with an output projection of its own; no such network is converted."
+        )
     module = build_empty(dims)
     state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
     module.load_state_dict(state, strict=True, assign=True)

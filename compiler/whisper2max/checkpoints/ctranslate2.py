@@ -20,8 +20,9 @@ from whisper2max.checkpoints.assemble import assemble, refuse_faults, stored_dty
 from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.files import open_file, read_json_if_present, short
 from whisper2max.checkpoints.generation import build_generation, check_mel_settings, configure_transformers
+from whisper2max.checkpoints.naming import stated_dims
 from whisper2max.checkpoints.stated import read_stated
-from whisper2max.checkpoints.stored import MOST_BYTES
+from whisper2max.checkpoints.stored import MOST_BYTES, listed
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError
@@ -133,7 +134,7 @@ def open_content(
         "sha256": sha256,
         "stored_dtype": stored_dtype(claimable),
     }
-    return Checkpoint(module, dims, resolved.json, generation, source, tuple(notes))
+    return Checkpoint(module, dims, resolved.json, generation, source, tuple(map(printable, notes)))
 
 
 def variable_name(name: str) -> str:
@@ -277,13 +278,12 @@ class Reader:
 
 
 def refuse_quantised(variables: dict[str, np.ndarray], where: str) -> None:
-    """Refuse weights in 8 or 16 bit integers: what quantisation took away cannot be restored."""
+    """Refuse weights in integers: what quantisation took away cannot be restored."""
     names = [key for key, array in variables.items() if array.ndim > 0 and array.dtype.kind == "i"]
     if names:
         raise CheckpointError(
-            f"{where} is quantised: {names[0]} and {len(names) - 1} more are {variables[names[0]].dtype}, "
-            "and what that "
-            "lost cannot be restored. Use the model that it was made from, or its float16 or float32 version."
+            f"{where} is quantised: {listed(names, 2)} are {variables[names[0]].dtype}, and what that lost cannot be "
+            "restored. Use the model that it was made from, or its float16 or float32 version."
         )
 
 
@@ -324,18 +324,19 @@ def read_dims(tensors: dict[str, torch.Tensor], scalars: dict[str, int | float],
     ]
     refuse_faults(faults, where)
     conv, audio, embeddings, text = (tuple(tensors[name].shape) for name in needed)
-    return ModelDimensions(
-        n_mels=conv[1],
-        n_audio_ctx=audio[0],
-        n_audio_state=audio[1],
-        n_audio_head=_heads(scalars, "encoder", where),
-        n_audio_layer=_count_layers(tensors, "encoder"),
-        n_vocab=embeddings[0],
-        n_text_ctx=text[0],
-        n_text_state=embeddings[1],
-        n_text_head=_heads(scalars, "decoder", where),
-        n_text_layer=_count_layers(tensors, "decoder"),
-    )
+    values = {
+        "n_mels": conv[1],
+        "n_audio_ctx": audio[0],
+        "n_audio_state": audio[1],
+        "n_audio_head": _heads(scalars, "encoder", where),
+        "n_audio_layer": _count_layers(tensors, "encoder"),
+        "n_vocab": embeddings[0],
+        "n_text_ctx": text[0],
+        "n_text_state": embeddings[1],
+        "n_text_head": _heads(scalars, "decoder", where),
+        "n_text_layer": _count_layers(tensors, "decoder"),
+    }
+    return stated_dims(where, values)
 
 
 def _count_layers(tensors: dict[str, torch.Tensor], side: str) -> int:

@@ -9,7 +9,7 @@ from whisper2max.checkpoints.assemble import assemble, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.files import files_sha256, open_file, quoted, read_json, read_json_if_present, short
 from whisper2max.checkpoints.generation import build_generation, check_mel_settings, configure_transformers
-from whisper2max.checkpoints.naming import find_spelling, refuse_other_models
+from whisper2max.checkpoints.naming import find_spelling, refuse_other_models, stated_dims
 from whisper2max.checkpoints.openai import find_state
 from whisper2max.checkpoints.openai import read_tensors as read_pickled_tensors
 from whisper2max.checkpoints.pickles import PickledFile
@@ -84,7 +84,7 @@ def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
     }
     for file in files:
         file.require_unchanged()
-    return Checkpoint(module, dims, resolved.json, generation, source, tuple(notes), tuple(files))
+    return Checkpoint(module, dims, resolved.json, generation, source, tuple(map(printable, notes)), tuple(files))
 
 
 def refuse_relatives(path: Path) -> None:
@@ -123,7 +123,7 @@ def read_dims(config: dict, path: Path) -> ModelDimensions:
         raise CheckpointError(
             f"{path} lacks {', '.join(missing)}; get the configuration again from its source."
         )
-    dims = ModelDimensions(**{name: config[key] for name, key in DIMENSION_KEYS.items()})
+    dims = stated_dims(path, {name: config[key] for name, key in DIMENSION_KEYS.items()})
     standard = {
         "activation_function": "gelu",
         "scale_embedding": False,

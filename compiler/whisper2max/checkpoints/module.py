@@ -13,6 +13,7 @@ from whisper2max.checkpoints.stated import read_stated
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
 from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError
+from whisper2max.printable import printable
 
 TRANSFORMERS = "transformers.models.whisper.modeling_whisper.WhisperForConditionalGeneration"
 OPENAI = "whisper.model.Whisper"
@@ -67,7 +68,7 @@ def from_module(module: torch.nn.Module, tokenizer: str | Path | None = None) ->
         "sha256": None,
         "stored_dtype": stored_dtype(dict(module.named_parameters())),
     }
-    return Checkpoint(ours, dims, resolved.json, generation, source, tuple(notes))
+    return Checkpoint(ours, dims, resolved.json, generation, source, tuple(map(printable, notes)))
 
 
 def float32_copy(module: torch.nn.Module) -> torch.nn.Module:

@@ -105,6 +105,18 @@ def refuse_other_models(tensors: Mapping[str, torch.Tensor], where: str, config:
         )
 
 
+def stated_dims(where: object, values: Mapping[str, int]) -> ModelDimensions:
+    """The ten dimensions that a file states.
+
+    Raises:
+        CheckpointError: they cannot be those of a Whisper; the file is named.
+    """
+    try:
+        return ModelDimensions(**values)
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+
+
 def dims_of_shapes(tensors: Mapping[str, torch.Tensor], spelling: Spelling, where: str) -> tuple[ModelDimensions, str]:
     """The dimensions that the shapes tell, and a note about the one that they do not: the number of heads.
 
@@ -140,18 +152,19 @@ def dims_of_shapes(tensors: Mapping[str, torch.Tensor], spelling: Spelling, wher
             "values each, as in every published Whisper. Put it as pytorch_model.bin into a directory with its "
             "config.json, and give the directory."
         )
-    dims = ModelDimensions(
-        n_mels=conv[1],
-        n_audio_ctx=audio[0],
-        n_audio_state=width,
-        n_audio_head=width // HEAD_WIDTH,
-        n_audio_layer=count_layers("encoder"),
-        n_vocab=embedding[0],
-        n_text_ctx=text[0],
-        n_text_state=embedding[1],
-        n_text_head=width // HEAD_WIDTH,
-        n_text_layer=count_layers("decoder"),
-    )
+    values = {
+        "n_mels": conv[1],
+        "n_audio_ctx": audio[0],
+        "n_audio_state": width,
+        "n_audio_head": width // HEAD_WIDTH,
+        "n_audio_layer": count_layers("encoder"),
+        "n_vocab": embedding[0],
+        "n_text_ctx": text[0],
+        "n_text_state": embedding[1],
+        "n_text_head": width // HEAD_WIDTH,
+        "n_text_layer": count_layers("decoder"),
+    }
+    dims = stated_dims(where, values)
     return dims, (
         f"{where} does not state its dimensions: they were read from the shapes, with {HEAD_WIDTH} values for each "
         f"attention head, so {dims.n_audio_head} heads. If the model has another number, put it as pytorch_model.bin "

@@ -8,7 +8,7 @@ from whisper2max.checkpoints.assemble import assemble, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.files import open_file, short
 from whisper2max.checkpoints.generation import build_generation, configure_transformers
-from whisper2max.checkpoints.naming import dims_of_shapes, find_spelling, refuse_other_models
+from whisper2max.checkpoints.naming import dims_of_shapes, find_spelling, refuse_other_models, stated_dims
 from whisper2max.checkpoints.pickles import PickledFile, StoredTensor
 from whisper2max.checkpoints.stored import fault_of_size, listed
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
@@ -62,7 +62,7 @@ def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
         "stored_dtype": stored_dtype(tensors),
     }
     file.require_unchanged()
-    return Checkpoint(module, dims, resolved.json, generation, source, tuple(notes), (file,))
+    return Checkpoint(module, dims, resolved.json, generation, source, tuple(map(printable, notes)), (file,))
 
 
 def find_state(content: object, path: Path) -> dict[str, StoredTensor]:
@@ -122,4 +122,4 @@ def read_dims(values: object, path: Path) -> ModelDimensions:
         raise CheckpointError(
             f"{path}: every dimension is an integer, and {', '.join(others)}. Save dims as plain numbers."
         )
-    return ModelDimensions(**values)
+    return stated_dims(path, values)
