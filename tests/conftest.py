@@ -1,6 +1,7 @@
 """Fixtures that every area shares. Heavy imports stay out: they would slow every run of pytest."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,15 @@ def shared_audio() -> Path:
     if named:
         pytest.fail(f"WHISPER2MAX_AUDIO is {named}, and there is no INDEX.tsv in it")
     pytest.skip("no recorded clips: set WHISPER2MAX_AUDIO to a folder with clips and their INDEX.tsv")
+
+
+@pytest.fixture(scope="session")
+def small_artifact(tmp_path_factory):
+    """An artifact of tiny random dimensions in float32; its graphs come from the user's cache when they can."""
+    sys.path.insert(0, str(ROOT / "tests" / "compiler"))
+    from small_models import VARIANTS, transformers_module
+
+    import whisper2max
+
+    module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+    return whisper2max.convert(module=module, output=tmp_path_factory.mktemp("small") / "artifact")

@@ -249,16 +249,18 @@ def _absolute_paths(fields: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _unprintable(fields: dict[str, Any]) -> list[str]:
-    return [where for where, text in _texts(fields) if printable(where) != where or printable(text) != text]
+    return [where for where, text in _texts(fields) if printable(text) != text]
 
 
 def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a value with its place, such as "source.name"."""
+    """Every text in a value, keys included, with its place, such as "source.name"."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _texts(item, f"{where}.{key}" if where else str(key))
+            place = f"{where}.{key}" if where else str(key)
+            yield place, str(key)
+            yield from _texts(item, place)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _texts(item, f"{where}[{index}]")

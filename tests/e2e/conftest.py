@@ -1,4 +1,4 @@
-"""Two artifacts that the tests of the whole way share: tiny random dimensions, and the real tiny.en."""
+"""What the tests of the whole way share besides the small artifact: its module, and the real tiny.en."""
 
 import sys
 from pathlib import Path
@@ -15,12 +15,6 @@ from small_models import VARIANTS, transformers_module  # noqa: E402
 @pytest.fixture(scope="session")
 def small_module():
     return transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
-
-
-@pytest.fixture(scope="session")
-def small_artifact(tmp_path_factory, small_module):
-    """An artifact of tiny random dimensions; its graphs come from the user's cache when they can."""
-    return whisper2max.convert(module=small_module, output=tmp_path_factory.mktemp("small") / "artifact")
 
 
 @pytest.fixture(scope="session")
