@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "tokenizers": ["checkpoints.*", "runtime.tokens"],
     "torch": ["checkpoints.*", "conversion", "converters.*", "parity.reference", "passes", "verification", "walker"],
     "transformers": ["checkpoints.*", "parity.reference"],
-    "typer": ["cli"],
+    "typer": ["cli", "commands"],
     "whisper": [],
 }
 

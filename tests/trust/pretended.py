@@ -3,8 +3,9 @@
 Recordings are read as ever; what would come from the graphs does not.
 """
 
-import time
+import subprocess
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,9 +55,10 @@ def installing(heard: Iterable[str] = TEXTS) -> str:
 
 
 def slowly() -> Iterator[str]:
-    """Texts of a speaker who stops for a minute after the first."""
+    """Two texts, and between them a minute in which a thread waits for another process, as for one that compiles."""
     yield TEXTS[0]
-    time.sleep(60)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(subprocess.run, ["sleep", "60"]).result()
     yield TEXTS[1]
 
 

@@ -351,17 +351,24 @@ def test_a_transcript_is_not_written_into_by_what_a_closed_stream_let_in(sounds)
 # Signals, memory
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_work_quietly(sounds, number, status):
+@pytest.mark.parametrize(
+    ("send", "number", "status"), [(os.killpg, signal.SIGINT, 130), (os.kill, signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_a_signal_ends_the_work_quietly(sounds, send, number, status):
+    """SIGINT as a terminal sends it, to all that run in it; SIGTERM to one process, which ends what it waits for."""
     program = [sys.executable, pretended.__file__, "transcribe", "any", "good.flac", *WITH_FILES]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(program, start_new_session=True, **pipes) as process:
         assert process.stdout.readline() == TEXTS[0].strip() + "\n"
+        time.sleep(0.5)
         started = time.monotonic()
-        process.send_signal(number)
+        send(process.pid, number)
         _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (status, "")
     assert time.monotonic() - started < 10
     assert files() == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 @pytest.mark.parametrize("kib", [60_000, 250_000, 1_000_000, 2_500_000])
