@@ -39,7 +39,8 @@ class Model:
     def transcribe(self, audio: AudioInput, **options) -> tuple[Iterator[Segment], TranscriptionInfo]:
         """Transcribe a recording of any length; options as in `whisper2max.runtime.transcribe.transcribe`.
 
-        Tokens that the checkpoint suppresses are suppressed unless `suppress_tokens` says otherwise.
+        What the checkpoint states is heeded unless the option of that name says otherwise: `suppress_tokens`,
+        `begin_suppress_tokens` and `max_initial_timestamp`.
 
         Args:
             audio: a path, a binary file, encoded bytes, or float32 samples at 16 kHz.
@@ -56,7 +57,10 @@ class Model:
             near = {name: get_close_matches(name, known, 2) for name in unknown}
             asked = [f"{name} (did you mean {' or '.join(near[name])}?)" if near[name] else name for name in unknown]
             raise UsageError(f"transcribe has no option {', '.join(asked)}. It has {', '.join(known)}.")
-        options.setdefault("suppress_tokens", tuple(self.generation["suppress_tokens"]))
+        for name in ("suppress_tokens", "begin_suppress_tokens"):
+            options.setdefault(name, tuple(self.generation[name]))
+        if "max_initial_timestamp" in self.generation:
+            options.setdefault("max_initial_timestamp", self.generation["max_initial_timestamp"])
         return transcribe(self.engine, self.tokenizer, audio, **options)
 
     def log_mel(self, samples: np.ndarray) -> np.ndarray:

@@ -78,6 +78,7 @@ class TranscriptionOptions:
     max_initial_timestamp: float | None
     prefix: str | Sequence[int] | None
     batch_size: int | None
+    begin_suppress_tokens: Sequence[int] | None
     audio_stream: int | None
     container_times: bool
 
@@ -118,6 +119,7 @@ def transcribe(
     max_initial_timestamp: float | None = 1.0,
     prefix: str | Sequence[int] | None = None,
     batch_size: int | None = None,
+    begin_suppress_tokens: Sequence[int] | None = None,
     audio_stream: int | None = None,
     container_times: bool = False,
 ) -> tuple[Iterator[Segment], TranscriptionInfo]:
@@ -139,8 +141,8 @@ def transcribe(
         no_speech_threshold: a window is silent if its probability of no speech is above this; None: never.
         log_prob_threshold: a window whose mean log-probability is above this is not silent even so.
         without_timestamps: one segment for each window of 30 s, text alone.
-        suppress_blank, suppress_tokens, max_initial_timestamp, prefix: see `DecodingOptions`; the prefix
-            begins every window, as in openai-whisper.
+        suppress_blank, suppress_tokens, max_initial_timestamp, prefix, begin_suppress_tokens: see
+            `DecodingOptions`; the prefix begins every window, as in openai-whisper.
         batch_size: windows to encode and decode together, cut at pauses. None decodes one after the other, as
             openai-whisper does. In batches no segment overlaps another or ends after its window; one after the other
             times are those that the model says, which may lie up to a window's length after the recording's end.
@@ -164,6 +166,7 @@ def transcribe(
         suppress_blank=suppress_blank,
         without_timestamps=without_timestamps,
         max_initial_timestamp=max_initial_timestamp,
+        begin_suppress_tokens=begin_suppress_tokens,
     )
     check_options(tokenizer, engine.dims.n_text_ctx, window_options)
     if batch_size is not None and batch_size < 1:
@@ -195,6 +198,7 @@ def transcribe(
             max_initial_timestamp=max_initial_timestamp,
             prefix=prefix,
             batch_size=batch_size,
+            begin_suppress_tokens=begin_suppress_tokens,
             audio_stream=audio_stream,
             container_times=container_times,
         ),
@@ -278,7 +282,7 @@ def _segments(
         if _is_silent(result, options):
             seek += segment_size
             continue
-        pieces, advance = _slices(result.tokens, tokenizer.special.timestamp_begin, segment_size)
+        pieces, advance = _slices(result.tokens, tokenizer.special.timestamps, segment_size)
         for segment in _spoken(tokenizer, result, seek, pieces, ids):
             yield segment
             prompt = [*prompt, *segment.tokens][-engine.dims.n_text_ctx :]
@@ -312,7 +316,7 @@ def _segments_in_batches(
         rests = []
         for (seek, end), result in zip(batch, results, strict=True):
             if not _is_silent(result, options):
-                pieces, advance = _slices(result.tokens, tokenizer.special.timestamp_begin, end - seek)
+                pieces, advance = _slices(result.tokens, tokenizer.special.timestamps, end - seek)
                 told.append((seek, end, result, pieces))
                 if end - (seek + advance) >= SHORTEST_REST_FRAMES:
                     rests.append((seek + advance, end))
@@ -348,7 +352,7 @@ def _spoken(
     """The pieces of the window at `seek` that hold text and time."""
     offset = seek / FRAMES_PER_SECOND
     for start, end, tokens in pieces:
-        text = tokenizer.decode([token for token in tokens if token < tokenizer.special.eot])
+        text = tokenizer.decode(tokens)
         if start == end or not text.strip():
             continue
         yield Segment(
@@ -380,36 +384,36 @@ def _is_silent(result: DecodingResult, options: TranscriptionOptions) -> bool:
 
 
 def _slices(
-    tokens: list[int], timestamp_begin: int, segment_size: int
+    tokens: list[int], timestamps: range, segment_size: int
 ) -> tuple[list[tuple[float, float, list[int]]], int]:
     """Cuts the tokens of a window where two timestamps meet, an end and the start of the next segment.
 
     Args:
         tokens: sampled ids of the window.
-        timestamp_begin: id of the timestamp of 0 s.
+        timestamps: ids of the timestamps, from 0 s on.
         segment_size: mel frames of the window that hold sound.
 
     Returns:
         Start, end (seconds from the beginning of the window) and ids of each segment; mel frames to move on.
     """
-    is_timestamp = [token >= timestamp_begin for token in tokens]
+    is_timestamp = [token in timestamps for token in tokens]
     cuts = [i for i in range(1, len(tokens)) if is_timestamp[i - 1] and is_timestamp[i]]
     single_timestamp_ending = is_timestamp[-2:] == [False, True]
     if not cuts:
         end = segment_size / FRAMES_PER_SECOND
-        timestamps = [token for token in tokens if token >= timestamp_begin]
-        if timestamps and timestamps[-1] != timestamp_begin:
-            end = (timestamps[-1] - timestamp_begin) * SECONDS_PER_TOKEN
+        sampled = [token for token in tokens if token in timestamps]
+        if sampled and sampled[-1] != timestamps.start:
+            end = (sampled[-1] - timestamps.start) * SECONDS_PER_TOKEN
         return [(0.0, end, tokens)], segment_size
     if single_timestamp_ending:
         cuts.append(len(tokens))
     pieces = []
     for first, last in zip([0, *cuts], cuts, strict=False):
         piece = tokens[first:last]
-        start, end = ((token - timestamp_begin) * SECONDS_PER_TOKEN for token in (piece[0], piece[-1]))
+        start, end = ((token - timestamps.start) * SECONDS_PER_TOKEN for token in (piece[0], piece[-1]))
         pieces.append((start, end, piece))
     if single_timestamp_ending:
         return pieces, segment_size
     # what follows the last pair is heard again; without the timestamp rules that pair can be at 0
-    heard = (tokens[cuts[-1] - 1] - timestamp_begin) * FRAMES_PER_TOKEN
+    heard = (tokens[cuts[-1] - 1] - timestamps.start) * FRAMES_PER_TOKEN
     return pieces, heard if heard > 0 else segment_size
