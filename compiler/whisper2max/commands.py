@@ -227,9 +227,9 @@ def transcribe(
     context: typer.Context,
     artifact: ArtifactPath,
     audio: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="AUDIO", help="Sound or video files; - is standard input.", show_default=False),
-    ] = [],  # noqa: B006
+    ] = None,
     language: Annotated[
         str | None, typer.Option("--language", help="Code or name; auto, the default, detects it.")
     ] = None,
@@ -246,7 +246,9 @@ def transcribe(
     output_format: Annotated[
         OutputFormat | None, typer.Option("--output_format", "-f", help="Also write files.")
     ] = None,
-    output_dir: Annotated[Path, typer.Option("--output_dir", "-o", help="Where --output_format writes.")] = Path("."),
+    output_dir: Annotated[
+        Path | None, typer.Option("--output_dir", "-o", help="Where --output_format writes; here by default.")
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -273,13 +275,17 @@ def transcribe(
     require_room_for_max()
     from whisper2max.runtime.model import load
     from whisper2max.runtime.writers import require_writable
-    from whisper2max.transcription import check_arguments, plan, transcribe_recordings
+    from whisper2max.transcription import Files, check_arguments, plan, transcribe_recordings
 
-    writes = None if output_format is None else output_format.value
-    check_arguments(artifact, audio, model, language)
-    plan(audio, output_dir, writes)
-    if writes is not None:
-        require_writable(output_dir)
+    recordings = audio or []
+    check_arguments(artifact, recordings, model, language)
+    files = None
+    if output_format is not None:
+        files = Files(output_dir or Path("."), output_format.value)
+        plan(recordings, files)
+        require_writable(files.directory)
+    elif output_dir is not None:
+        raise UsageError("--output_dir says where files are written; say with --output_format which, such as srt.")
     loaded = load(artifact, cpu_threads=threads)
     chosen = {
         "language": language,
@@ -293,7 +299,7 @@ def transcribe(
         "audio_stream": audio_stream,
         "container_times": container_times,
     }
-    raise typer.Exit(transcribe_recordings(loaded, audio, chosen, output_dir, writes, debug=bool(context.obj)))
+    raise typer.Exit(transcribe_recordings(loaded, recordings, chosen, files, debug=bool(context.obj)))
 
 
 @cache_app.command("list")

@@ -3,11 +3,12 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from whisper2max.errors import ArtifactError, AudioError, OutputError, UsageError
-from whisper2max.failures import explain
+from whisper2max.failures import FAULT, explain
 from whisper2max.printable import printable
 from whisper2max.runtime.audio import AudioInput
 from whisper2max.runtime.languages import AUTO, language_code
@@ -16,6 +17,19 @@ from whisper2max.runtime.writers import to_result, transcript_paths, write
 from whisper2max.terminal import say, say_traceback, show_text
 
 STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Transcript files that were asked for.
+
+    Attributes:
+        directory: where they are written.
+        format: a name of `writers.OUTPUT_FORMATS`.
+    """
+
+    directory: Path
+    format: str
 
 
 def check_arguments(artifact: Path, recordings: Sequence[str], model: str | None, language: str | None) -> None:
@@ -50,18 +64,16 @@ def check_arguments(artifact: Path, recordings: Sequence[str], model: str | None
         language_code(language)
 
 
-def plan(recordings: Sequence[str], output_dir: Path, output_format: str | None) -> None:
+def plan(recordings: Sequence[str], files: Files) -> None:
     """Sees to it, before any work, that every transcript has a place of its own.
 
     Raises:
         UsageError: two recordings would be written to one file, a recording would be written over, or a name is too
             long.
     """
-    if output_format is None:
-        return
     owners: dict[str, int] = {}
     for number, recording in enumerate(recordings):
-        for path in transcript_paths(_stem_path(recording), output_dir, output_format).values():
+        for path in transcript_paths(_stem_path(recording), files.directory, files.format).values():
             first = owners.setdefault(os.path.abspath(path), number)
             if first == number:
                 continue
@@ -84,8 +96,7 @@ def transcribe_recordings(
     model: Model,
     recordings: Sequence[str],
     options: Mapping[str, Any],
-    output_dir: Path,
-    output_format: str | None,
+    files: Files | None,
     debug: bool = False,
 ) -> int:
     """Tries every recording; says what failed when it happens, and once more at the end.
@@ -94,8 +105,7 @@ def transcribe_recordings(
         model: transcribes.
         recordings: paths; "-" is standard input.
         options: of `Model.transcribe`.
-        output_dir: where files are written.
-        output_format: of the files; None writes none.
+        files: to write as well.
         debug: whether failures are said with their traceback.
 
     Returns:
@@ -106,37 +116,39 @@ def transcribe_recordings(
         UsageError: an option does not suit the model.
         ArtifactError: the model cannot be used.
     """
-    failed: dict[str, int] = {}
+    failed, worst = [], 0
     for recording in recordings:
         try:
-            if not _transcribe(model, recording, options, output_dir, output_format):
+            if not _transcribe(model, recording, options, files):
                 break
         except Exception as error:  # whatever is wrong with one recording, the others have a right to be tried
             if isinstance(error, UsageError | ArtifactError) and not isinstance(error, OutputError):
                 raise
             if debug:
                 say_traceback(error)
-            paragraph, failed[recording] = explain(error)
-            named = _name(recording) in paragraph or printable(_name(recording)) in paragraph
-            say(f"error: {paragraph}" if named else f"error: {_name(recording)}: {paragraph}")
+            paragraph, status = explain(error)
+            name, worst = _name(recording), max(worst, status)
+            named = name in paragraph or printable(name) in paragraph
+            say(f"error: {paragraph}" if named else f"error: {name}: {paragraph}")
+            failed.append(name)
     if failed and len(recordings) > 1:
-        names = ", ".join(_name(recording) for recording in failed)
-        say(f"{len(failed)} of {len(recordings)} recordings failed: {names}")
-    if not failed or max(failed.values()) > 2:
-        return max(failed.values(), default=0)
+        say(f"{len(failed)} of {len(recordings)} recordings failed: {', '.join(failed)}")
+    if worst == FAULT or not failed:
+        return worst
     return 2 if len(failed) == len(recordings) else 1
 
 
-def _transcribe(model: Model, recording: str, options: Mapping[str, Any], output_dir: Path, output_format) -> bool:
+def _transcribe(model: Model, recording: str, options: Mapping[str, Any], files: Files | None) -> bool:
     """Transcribes one recording; gives whether anybody is there for the text of the next."""
     segments, info = model.transcribe(_opened(recording), **options)
-    kept, in_file = [], output_format is not None
+    kept = []
     for segment in segments:
         kept.append(segment)
-        if not show_text(segment.text.strip(), in_file) and not in_file:
+        anybody = show_text(segment.text.strip(), in_file=files is not None)
+        if not anybody and files is None:
             return False
-    if output_format is not None:
-        write(to_result(kept, info.language), _stem_path(recording), output_dir, output_format)
+    if files is not None:
+        write(to_result(kept, info.language), _stem_path(recording), files.directory, files.format)
     return True
 
 

@@ -76,6 +76,8 @@ def test_none_could_be_read(sounds, command):
 def test_a_single_recording_is_named_once(sounds, command):
     status, _, said = command("transcribe", "any", "missing.wav")
     assert status == 2 and len(said) == 1
+    status, _, said = command("transcribe", "any", "missing.wav", "missing.wav")
+    assert status == 2 and said[-1] == "2 of 2 recordings failed: missing.wav, missing.wav"
 
 
 @pytest.mark.parametrize(
@@ -431,6 +433,7 @@ def test_no_command_shows_the_help(command):
         (["transcribe", "any", "good.flac", "--output-format", "srt"], ["--output_format"]),
         (["transcribe", "any", "good.flac", "--output_format", "doc"], ["'doc'", "'srt'"]),
         (["transcribe", "any", "good.flac", "--language", "germn"], ["'germn'", "german"]),
+        (["transcribe", "any", "good.flac", "--output_dir", "out"], ["--output_format"]),
     ],
 )
 def test_what_is_meant_is_answered(sounds, command, arguments, parts):
