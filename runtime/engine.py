@@ -5,11 +5,14 @@ starts a `Session` that owns its caches. A lock lets one graph run at a time, be
 uses every thread of the pool.
 """
 
+import math
+import mmap
 import threading
 from collections.abc import Mapping
 
 import numpy as np
 from max.driver import Buffer
+from max.dtype import DType
 from max.engine import Model
 
 from whisper2max.dims import ModelDimensions
@@ -18,8 +21,11 @@ from whisper2max.held import HeldFile
 from whisper2max.manifest import GRAPHS
 from whisper2max.runtime.features import SILENCE, mel_filters, scaled
 from whisper2max.runtime.graphs import load_graph, require_signatures
-from whisper2max.runtime.threads import shared_session
+from whisper2max.runtime.threads import require_same_process, shared_session
 from whisper2max.runtime.weights import map_weights
+
+# The prompt graph projects the audio for all layers before it packs any: 37 MB for each window of base.
+AUDIOS_AT_A_TIME = 2
 
 
 class Engine:
@@ -40,11 +46,26 @@ class Engine:
         self._session = shared_session(cpu_threads)
         self._weights = map_weights(files["weights.safetensors"])
         self._lock = threading.Lock()
+        self._closed = False
         graphs = {name: load_graph(self._session, files[f"{name}.mef"], self._weights) for name in GRAPHS}
         require_signatures(graphs, dims)
         self._features, self._encoder, self._prompt, self._step = graphs.values()
         for name in ("weights.safetensors", *(f"{name}.mef" for name in GRAPHS)):
             files[name].require_unchanged()
+
+    def close(self) -> None:
+        """Let go of graphs and weights. What is running finishes; every later call raises UsageError."""
+        require_same_process()
+        with self._lock:
+            self._closed = True
+            self._features = self._encoder = self._prompt = self._step = None
+            self._weights = {}
+
+    def require_usable(self) -> None:
+        """Raise UsageError if the engine was closed, or belongs to a process that this one was forked from."""
+        require_same_process()
+        if self._closed:
+            raise UsageError("the model was closed; load it again")
 
     def log_mel_powers(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
         """Log-mel powers of samples from anywhere in a recording, within 4e-6 of `features.log_mel_powers`.
@@ -98,6 +119,7 @@ class Engine:
             raise UsageError(
                 f"states are {states.dtype} {list(states.shape)}, expected float32 [batch, {wanted[0]}, {wanted[1]}]"
             )
+        self.require_usable()
         return Buffer.from_numpy(np.ascontiguousarray(states))
 
     def prompt(self, states: Buffer, tokens: np.ndarray, picked: np.ndarray) -> tuple[np.ndarray, "Session"]:
@@ -122,17 +144,47 @@ class Engine:
             raise UsageError(f"a prompt has {tokens.shape[1]} tokens, expected 1 to {self.dims.n_text_ctx}")
         _require_range("token", tokens, self.dims.n_vocab)
         _require_range("picked position", picked, tokens.shape[1])
-        shape = (self.dims.n_text_layer, batch, self.dims.n_text_ctx, self.dims.n_text_state)
-        caches = [Buffer.from_numpy(np.zeros(shape, np.float32)) for _ in range(2)]
-        logits, *audio = self._execute(self._prompt, tokens, picked, states, *caches)
-        return logits.to_numpy(), Session(self, batch, caches, audio)
+        n_audios, length = states.shape[0], tokens.shape[1]
+        caches = self._empty_caches(batch)
+        if n_audios <= AUDIOS_AT_A_TIME:
+            logits, *audio = self._execute(self._prompt, tokens, picked, states, *map(Buffer.from_numpy, caches))
+            return logits.to_numpy(), Session(self, batch, caches, audio)
+        parts, packed = [], []
+        for first in range(0, n_audios, AUDIOS_AT_A_TIME):
+            heard = slice(first, min(first + AUDIOS_AT_A_TIME, n_audios))
+            rows = slice(heard.start * batch // n_audios, heard.stop * batch // n_audios)
+            filled = self._empty_caches(rows.stop - rows.start)
+            inputs = tokens[rows], picked[rows], states[heard, :, :], *map(Buffer.from_numpy, filled)
+            logits, *audio = self._execute(self._prompt, *inputs)
+            parts.append(logits.to_numpy())
+            for cache, of_these in zip(caches, filled, strict=True):
+                cache[:, rows, :length] = of_these[:, :, :length]
+            # in numpy: a copy from buffer to buffer is not over when the call returns
+            packed = packed or [np.empty((n_audios, _row_bytes(each)), np.uint8) for each in audio]
+            for rows_of_all, part in zip(packed, audio, strict=True):
+                rows_of_all[heard] = part.view(DType.uint8, (part.shape[0], _row_bytes(part))).to_numpy()
+        audio = [
+            Buffer.from_numpy(rows_of_all).view(part.dtype, (n_audios, *part.shape[1:]))
+            for rows_of_all, part in zip(packed, audio, strict=True)
+        ]
+        return np.concatenate(parts), Session(self, batch, caches, audio)
 
-    def _execute(self, model: Model, *inputs: np.ndarray | Buffer) -> list[Buffer]:
+    def _empty_caches(self, rows: int) -> list[np.ndarray]:
+        """Zeros for keys and values of self-attention, whose memory is taken page by page as positions are written.
+
+        numpy would ask for huge pages, of which the first position of every layer and row takes a whole one.
+        """
+        shape = (self.dims.n_text_layer, rows, self.dims.n_text_ctx, self.dims.n_text_state)
+        return [np.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), np.float32).reshape(shape) for _ in range(2)]
+
+    def _execute(self, model: Model | None, *inputs: np.ndarray | Buffer) -> list[Buffer]:
+        self.require_usable()
         buffers = [
             Buffer.from_numpy(np.asarray(value, order="C")) if isinstance(value, np.ndarray) else value
             for value in inputs
         ]
         with self._lock:
+            self.require_usable()
             return model.execute(*buffers)
 
 
@@ -143,11 +195,11 @@ class Session:
         audio: packed cross-attention keys and values of every layer.
     """
 
-    def __init__(self, engine: Engine, batch: int, caches: list[Buffer], audio: list[Buffer]):
+    def __init__(self, engine: Engine, batch: int, caches: list[np.ndarray], audio: list[Buffer]):
         self.audio = audio
         self._engine = engine
         self._batch = batch
-        self._state = (*caches, *audio)
+        self._state = (*map(Buffer.from_numpy, caches), *audio)
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Decode one more token in every row.
@@ -165,6 +217,10 @@ class Session:
         _require_range("token", tokens, dims.n_vocab)
         _require_range("position", positions, dims.n_text_ctx)
         return self._engine._execute(self._engine._step, tokens, positions, *self._state)[0].to_numpy()
+
+
+def _row_bytes(buffer: Buffer) -> int:
+    return math.prod(buffer.shape[1:]) * buffer.dtype.size_in_bytes
 
 
 def _require_range(what: str, values: np.ndarray, end: int) -> None:
