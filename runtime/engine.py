@@ -21,7 +21,7 @@ from whisper2max.held import HeldFile
 from whisper2max.manifest import GRAPHS
 from whisper2max.runtime.features import SILENCE, mel_filters, scaled
 from whisper2max.runtime.graphs import load_graph, require_signatures
-from whisper2max.runtime.threads import require_same_process, shared_session
+from whisper2max.runtime.threads import keep_in_children, require_same_process, shared_session
 from whisper2max.runtime.weights import map_weights
 
 # The prompt graph projects the audio for all layers before it packs any: 37 MB for each window of base.
@@ -47,6 +47,7 @@ class Engine:
         self._weights = map_weights(files["weights.safetensors"])
         self._lock = threading.Lock()
         self._closed = False
+        keep_in_children(self)
         graphs = {name: load_graph(self._session, files[f"{name}.mef"], self._weights) for name in GRAPHS}
         require_signatures(graphs, dims)
         self._features, self._encoder, self._prompt, self._step = graphs.values()
@@ -85,7 +86,7 @@ class Engine:
                 "[samples] and 0 zeros or more"
             )
         inputs = samples, mel_filters(self.dims.n_mels), np.array(padding, np.int64)
-        return self._execute(self._features, *inputs)[0].to_numpy()
+        return self.to_numpy(self._execute(self._features, *inputs)[0])
 
     def log_mel(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
         """The log-mel spectrogram of a whole recording, within 1e-6 of `features.log_mel`; as `log_mel_powers`."""
@@ -109,8 +110,8 @@ class Engine:
         return self._execute(self._encoder, mel)[0]
 
     def to_numpy(self, states: Buffer) -> np.ndarray:
-        """The values behind a handle that `encode` gave."""
-        return states.to_numpy()
+        """The values behind a handle that `encode` gave: a copy, in memory that needs nothing of MAX to be freed."""
+        return states.to_numpy().copy()
 
     def to_states(self, states: np.ndarray) -> Buffer:
         """A handle for audio states float32 [batch, n_audio_ctx, n_audio_state] that came from elsewhere."""
@@ -144,11 +145,12 @@ class Engine:
             raise UsageError(f"a prompt has {tokens.shape[1]} tokens, expected 1 to {self.dims.n_text_ctx}")
         _require_range("token", tokens, self.dims.n_vocab)
         _require_range("picked position", picked, tokens.shape[1])
+        self.require_usable()
         n_audios, length = states.shape[0], tokens.shape[1]
         caches = self._empty_caches(batch)
         if n_audios <= AUDIOS_AT_A_TIME:
             logits, *audio = self._execute(self._prompt, tokens, picked, states, *map(Buffer.from_numpy, caches))
-            return logits.to_numpy(), Session(self, batch, caches, audio)
+            return self.to_numpy(logits), Session(self, batch, caches, audio)
         parts, packed = [], []
         for first in range(0, n_audios, AUDIOS_AT_A_TIME):
             heard = slice(first, min(first + AUDIOS_AT_A_TIME, n_audios))
@@ -200,6 +202,7 @@ class Session:
         self._engine = engine
         self._batch = batch
         self._state = (*map(Buffer.from_numpy, caches), *audio)
+        keep_in_children(self)
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Decode one more token in every row.
@@ -216,7 +219,7 @@ class Session:
         dims = self._engine.dims
         _require_range("token", tokens, dims.n_vocab)
         _require_range("position", positions, dims.n_text_ctx)
-        return self._engine._execute(self._engine._step, tokens, positions, *self._state)[0].to_numpy()
+        return self._engine.to_numpy(self._engine._execute(self._engine._step, tokens, positions, *self._state)[0])
 
 
 def _row_bytes(buffer: Buffer) -> int:

@@ -14,11 +14,17 @@ from whisper2max.memory import return_free_memory
 from whisper2max.runtime.audio import AudioInput
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
 from whisper2max.runtime.features import HOP_LENGTH
+from whisper2max.runtime.threads import require_same_process
 from whisper2max.runtime.transcribe import Segment, TranscriptionInfo, transcribe
 
 
 class Model:
     """A Whisper model on MAX; calls from several threads do not disturb each other.
+
+        with whisper2max.load("artifacts/base") as model:
+            segments, info = model.transcribe("speech.mp3")
+
+    It belongs to the process that loaded it: in one that is forked afterwards every call raises UsageError.
 
     Attributes:
         artifact: the opened artifact.
@@ -36,6 +42,17 @@ class Model:
         self.generation = artifact.generation
         self.engine = Engine(artifact.files, artifact.dims, cpu_threads)
 
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of graphs, weights and files. Every later call raises UsageError, and so do segments under way."""
+        self.engine.close()
+        self.artifact.close()
+
     def transcribe(self, audio: AudioInput, **options) -> tuple[Iterator[Segment], TranscriptionInfo]:
         """Transcribe a recording of any length; options as in `whisper2max.runtime.transcribe.transcribe`.
 
@@ -49,8 +66,9 @@ class Model:
             The segments, decoded while they are iterated, and what is known about the whole recording.
 
         Raises:
-            UsageError: there is no such option, or it is out of range.
+            UsageError: there is no such option, or it is out of range; or the model cannot be used any more.
         """
+        self.engine.require_usable()
         known = [name for name, each in signature(transcribe).parameters.items() if each.kind is each.KEYWORD_ONLY]
         unknown = [name for name in options if name not in known]
         if unknown:
@@ -107,7 +125,9 @@ def load(artifact: str | Path, cpu_threads: int = 0) -> Model:
 
     Raises:
         ArtifactError: damaged, of another format or MAX version, or compiled for another CPU.
+        UsageError: this process was forked from one that had loaded a model.
     """
+    require_same_process()
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(open_artifact, artifact)
         # importing MAX takes as long as hashing the weights, so both happen at once

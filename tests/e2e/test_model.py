@@ -1,8 +1,10 @@
 """A loaded artifact as applications use it, with the real tiny.en."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,3 +136,42 @@ def test_one_thread_pool_per_process(tiny_en, tiny_en_artifact):
         whisper2max.load(tiny_en_artifact.path, cpu_threads=1)
     with pytest.raises(UsageError, match="cpu_threads is -1"):
         whisper2max.load(tiny_en_artifact.path, cpu_threads=-1)
+
+
+def test_a_closed_model_lets_go_of_everything_and_says_so(small_artifact):
+    import whisper2max
+
+    weights = str(small_artifact.path / "weights.safetensors")
+
+    def held() -> tuple[bool, bool]:
+        opened = {os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()}
+        return weights in Path("/proc/self/maps").read_text(), weights in opened
+
+    small_artifact.close()
+    with whisper2max.load(small_artifact.path) as model:
+        states = model.encode(np.zeros((1, 80, 3000), np.float32))
+        segments, _ = model.transcribe(SPEECH, language="en")
+        assert held() == (True, True)
+    assert held() == (False, False)
+    for call in (
+        lambda: model.transcribe(SPEECH),
+        lambda: list(segments),
+        lambda: model.log_mel(np.zeros(480_000, np.float32)),
+        lambda: model.encode(np.zeros((1, 80, 3000), np.float32)),
+        lambda: model.logits(np.zeros((1, 1), np.int64), states),
+        lambda: model.decode(np.zeros((1, 80, 3000), np.float32), [DecodingOptions()]),
+    ):
+        with pytest.raises(UsageError, match="the model was closed; load it again"):
+            call()
+    model.close()
+    with whisper2max.load(small_artifact.path) as again:
+        np.testing.assert_array_equal(again.encode(np.zeros((1, 80, 3000), np.float32)), states)
+
+
+def test_a_model_is_closed_when_its_block_fails(small_artifact):
+    import whisper2max
+
+    with pytest.raises(KeyError), whisper2max.load(small_artifact.path) as model:
+        raise KeyError
+    with pytest.raises(UsageError, match="closed"):
+        model.transcribe(SPEECH)

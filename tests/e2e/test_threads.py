@@ -1,0 +1,88 @@
+"""A loaded model and forks: MAX's threads stay behind, so the child gets an error at once, and it can end."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import json, multiprocessing, os, sys, time, warnings
+import numpy as np
+import whisper2max
+from whisper2max.samples import SPEECH
+
+artifact, how = sys.argv[1:]
+model = whisper2max.load(artifact)
+mel = np.zeros((1, 80, 3000), np.float32)
+states = model.encode(mel)
+tokens = np.zeros((1, 1), np.int64)
+calls = {
+    "transcribe": lambda: model.transcribe(SPEECH),
+    "log_mel": lambda: model.log_mel(np.zeros(480_000, np.float32)),
+    "encode": lambda: model.encode(mel),
+    "logits": lambda: model.logits(tokens, states),
+    "decode": lambda: model.decode(mel, []),
+    "close": model.close,
+    "load": lambda: whisper2max.load(artifact),
+}
+
+
+def child(pipe):
+    started, found = time.monotonic(), {}
+    for name, call in calls.items():
+        try:
+            call()
+            found[name] = "no error"
+        except whisper2max.Whisper2MaxError as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    pipe.send((found, time.monotonic() - started))
+
+
+here, there = multiprocessing.Pipe()
+started = time.monotonic()
+if how == "multiprocessing":
+    process = multiprocessing.get_context("fork").Process(target=child, args=(there,))
+    process.start()
+    process.join()
+    status = process.exitcode
+else:
+    pid = os.fork()
+    if pid == 0:
+        child(there)
+        print("said by the child")
+        sys.exit(7)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+seconds = time.monotonic() - started
+found, seconds_of_calls = here.recv()
+still_good = bool(np.array_equal(model.encode(mel), states))
+print(json.dumps([found, seconds_of_calls, status, seconds, still_good]))
+"""
+
+
+@pytest.mark.parametrize(("how", "expected"), [("multiprocessing", 0), ("fork", 7)])
+def test_a_forked_child_gets_an_error_at_once_and_ends(small_artifact, how, expected):
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(small_artifact.path), how]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0 and result.stderr == "", result.stderr
+    *before, last = result.stdout.splitlines()
+    assert before == ([] if how == "multiprocessing" else ["said by the child"])
+    found, seconds_of_calls, status, seconds, still_good = json.loads(last)
+    assert all(answer.startswith("UsageError: this process was forked from one that had") for answer in found.values())
+    assert all("load models after the fork" in answer for answer in found.values())
+    assert seconds_of_calls < 1 and seconds < 5
+    assert status == expected and still_good
+
+
+def test_a_model_is_loaded_after_a_fork(small_artifact):
+    program = """
+import os, sys, numpy as np, whisper2max, whisper2max.runtime.engine
+pid = os.fork()
+if pid == 0:
+    shape = whisper2max.load(sys.argv[1]).encode(np.zeros((1, 80, 3000), np.float32)).shape
+    os._exit(3 if shape == (1, 1500, 32) else 4)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    command = [sys.executable, "-c", program, str(small_artifact.path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.stdout == "3\n", result.stderr
