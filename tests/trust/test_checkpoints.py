@@ -166,6 +166,10 @@ def truncated(bench: Bench):
     return path
 
 
+def cloned(state):
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
 def code_in_weights(path):
     torch.save({"a": RunsCode()}, path)
 
@@ -317,9 +321,7 @@ REFUSED = {
     ),
     "MLX": (mlx, "is a model for MLX"),
     "two prefixes": (
-        lambda b: b.huggingface(
-            state={f"{who}.{name}": tensor.clone() for who in ("student", "teacher") for name, tensor in b.state.items()}
-        ),
+        lambda b: b.huggingface(state=prefixed(b.state, "student.") | cloned(prefixed(b.state, "teacher."))),
         r"different prefixes: (student|teacher).model. \(\d+\)",
     ),
     "a vocabulary of another size": (in_config(vocab_size=51866), "51865 in all, but the model's vocabulary has 51866"),

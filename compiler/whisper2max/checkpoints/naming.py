@@ -167,6 +167,6 @@ def dims_of_shapes(tensors: Mapping[str, torch.Tensor], spelling: Spelling, wher
     dims = stated_dims(where, values)
     return dims, (
         f"{where} does not state its dimensions: they were read from the shapes, with {HEAD_WIDTH} values for each "
-        f"attention head: {dims.n_audio_head} in each attention. If the model has another number, put it as pytorch_model.bin "
-        "into a directory with its config.json, and give the directory"
+        f"attention head: {dims.n_audio_head} in each attention. If the model has another number, put it as "
+        "pytorch_model.bin into a directory with its config.json, and give the directory"
     )
