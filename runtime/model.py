@@ -41,6 +41,7 @@ class Model:
         self.tokenizer = artifact.tokenizer
         self.generation = artifact.generation
         self.engine = Engine(artifact.files, artifact.dims, cpu_threads)
+        artifact.files.require_unchanged()
 
     def __enter__(self) -> "Model":
         return self

@@ -143,6 +143,7 @@ def open_artifact(path: str | Path, *, check_machine: bool = True, warn_unverifi
         files = HeldFiles(path, manifest["files"], ArtifactError)
         check_hashes(files, manifest)
         contents = read_contents(files, ModelDimensions(**manifest["dims"]), manifest["dtype"])
+        files.require_unchanged()
     except OSError as error:
         raise ArtifactError(
             f"{path} cannot be read ({error}). Give its files to this user, or copy the artifact again."

@@ -61,12 +61,15 @@ class Source:
         """Generated source with the kernels of this package."""
         return cls(model_py.encode("utf-8"), {path.name: path.read_bytes() for path in sorted(KERNELS.glob("*.mojo"))})
 
+    def files(self) -> dict[str, bytes]:
+        """Content by name relative to an artifact."""
+        return {"model.py": self.model_py, **{f"kernels/{name}": content for name, content in self.kernels.items()}}
+
     def write(self, directory: Path) -> None:
         """Writes model.py and kernels/ to an existing directory."""
-        (directory / "model.py").write_bytes(self.model_py)
         (directory / "kernels").mkdir()
-        for name, content in self.kernels.items():
-            (directory / "kernels" / name).write_bytes(content)
+        for name, content in self.files().items():
+            (directory / name).write_bytes(content)
 
     def key(self, target: Target, taps: Sequence[str] = ()) -> str:
         """sha256 of everything that decides what the compiled graphs compute and need."""
@@ -91,7 +94,7 @@ def compile_graphs(
     target: Target,
     say: Callable[[str], None],
     tapped: Mapping[str, Sequence[str]] | None = None,
-) -> None:
+) -> dict[str, str]:
     """Put the MEF of every graph that ships into `directory`.
 
     Args:
@@ -101,14 +104,20 @@ def compile_graphs(
         say: told what is compiling; a graph takes one to two minutes when it is not in the cache.
         tapped: graphs to compile for the cache in the same go, as for `compile_tapped`.
 
+    Returns:
+        The hash of each file that was written, by name.
+
     Raises:
         BuildError: a builder or the compiler failed.
     """
     shipped = {(name, ()): directory / f"{name}.mef" for name in GRAPHS}
     also = [(name, tuple(paths)) for name, paths in (tapped or {}).items()]
+    hashes = {}
     for graph, kept in _compile_all(source, [*shipped, *also], target, say).items():
         if graph in shipped:
             kept.copy_to(shipped[graph])
+            hashes[shipped[graph].name] = kept.sha256
+    return hashes
 
 
 def compile_tapped(

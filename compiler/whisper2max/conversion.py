@@ -1,5 +1,6 @@
 """convert: from a checkpoint to a published artifact, or to OUT.failed/ and an error."""
 
+import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
@@ -89,11 +90,13 @@ def convert(
         )
         for note in source.notes:
             say(f"note: {note}")
-        walked, spec = write_sources(staging, source, dtype)
+        walked, spec, written = write_sources(staging, source, dtype)
         say(f"walked {len(walked.source_paths)} modules and tensors, wrote model.py and weights")
         files = HeldFiles(staging, scan(staging)[0], ArtifactError)
-        compile_graphs(Source.of(files), staging, resolved, say, graph_taps(spec))
+        compiled = compile_graphs(Source.of(files), staging, resolved, say, graph_taps(spec))
         files.hold(f"{name}.mef" for name in GRAPHS)
+        files.require_sha256({**written, **compiled})
+        files.sha256()  # taken before the proof, which is of these very bytes
         keep_to = staging if keep_reference else None
         report = prove(files, source, walked, dtype, resolved, inputs, versions(), say, keep_to=keep_to)
         source.require_unchanged()
@@ -118,21 +121,30 @@ def convert(
     return open_artifact(output)
 
 
-def write_sources(directory: Path, source: Checkpoint, dtype: str) -> tuple[WalkedModule, GraphSpec]:
+def write_sources(
+    directory: Path, source: Checkpoint, dtype: str
+) -> tuple[WalkedModule, GraphSpec, dict[str, str]]:
     """Write everything of an artifact that needs no compiler: graph, model.py, kernels, weights, tokenizer.
 
     Returns:
-        What the walk found, and the graph after the passes of the dtype.
+        What the walk found, the graph after the passes of the dtype, and the hash of every file that was written by
+        name, but for the weights, which the audit compares value by value.
     """
     walked = walk(source.module, source.dims)
     spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
-    Source.generated(emit(spec)).write(directory)
-    (directory / "graph.txt").write_text(spec.to_text(), encoding="utf-8")
-    safetensors.torch.save_file(tensors, directory / "weights.safetensors")
-    (directory / "tokenizer.json").write_bytes(source.tokenizer_json)
     generation = json.dumps(source.generation, indent=2, ensure_ascii=False)
-    (directory / "generation.json").write_text(generation + "\n", encoding="utf-8")
-    return walked, spec
+    texts = {
+        "graph.txt": spec.to_text().encode(),
+        "tokenizer.json": source.tokenizer_json,
+        "generation.json": f"{generation}\n".encode(),
+    }
+    code = Source.generated(emit(spec))
+    code.write(directory)
+    for name, content in texts.items():
+        (directory / name).write_bytes(content)
+    safetensors.torch.save_file(tensors, directory / "weights.safetensors")
+    written = {name: hashlib.sha256(content).hexdigest() for name, content in {**texts, **code.files()}.items()}
+    return walked, spec, written
 
 
 def versions() -> dict[str, str]:

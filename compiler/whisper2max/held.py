@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 
 from whisper2max.errors import Whisper2MaxError
+from whisper2max.printable import shortened
 
 _CHUNK = 1 << 20
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -159,7 +160,8 @@ class HeldFile:
     def require_unchanged(self, *, reread: bool = False) -> None:
         """To be called when the content was used, by a map or through `by_descriptor`.
 
-        Where the kernel's times say that the file was touched, or with `reread`, the content is hashed again.
+        Where the kernel's times say that the file was touched, or with `reread`, the content is hashed again. If it
+        was not hashed before, nothing can be compared, and a file that was touched counts as changed.
 
         Raises:
             Whisper2MaxError: another file has taken the name, or the content is not what was hashed.
@@ -170,7 +172,10 @@ class HeldFile:
             named = None  # removed, or moved with its directory: what is held is still whole
         if named is not None and not os.path.samestat(named, self._opened):
             raise self._changed()
-        if (reread or not self._is_untouched()) and self._hash() != self.sha256:
+        if "sha256" not in self.__dict__:
+            if not self._has_its_times():
+                raise self._changed()
+        elif (reread or not self._times_tell or not self._has_its_times()) and self._hash() != self.sha256:
             raise self._changed()
 
     @property
@@ -180,10 +185,10 @@ class HeldFile:
             raise self._error(f"{self.path} was closed and cannot be read any more.")
         return self._descriptor
 
-    def _is_untouched(self) -> bool:
+    def _has_its_times(self) -> bool:
         now = os.fstat(self._open_descriptor)
-        same = (getattr(now, name) == getattr(self._opened, name) for name in ("st_size", "st_mtime_ns", "st_ctime_ns"))
-        return self._times_tell and all(same)
+        names = ("st_size", "st_mtime_ns", "st_ctime_ns")
+        return all(getattr(now, name) == getattr(self._opened, name) for name in names)
 
     def _copy(self, descriptor: int) -> None:
         digest = hashlib.sha256()
@@ -255,6 +260,19 @@ class HeldFiles(Mapping[str, HeldFile]):
         by_size = sorted(self, key=lambda name: self[name].size, reverse=True)
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             return dict(zip(by_size, pool.map(lambda name: self[name].sha256, by_size), strict=True))
+
+    def require_sha256(self, expected: Mapping[str, str]) -> None:
+        """Requires that files, by name, are the ones that had these hashes when they were written.
+
+        Raises:
+            Whisper2MaxError: one is another; it is named.
+        """
+        moved = [name for name, digest in expected.items() if self[name].sha256 != digest]
+        if moved:
+            raise self._error(
+                f"{shortened(moved)} in {self.directory} changed after it was written there. Keep others from writing "
+                "there, and try again."
+            )
 
     def require_unchanged(self, *, reread: bool = False) -> None:
         """As `HeldFile.require_unchanged`, of every file."""

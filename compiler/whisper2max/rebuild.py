@@ -30,7 +30,7 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
     replaced = {*(f"{name}.mef" for name in GRAPHS), "parity.json", "parity.html"}
     with Publication(opened.path, force=True) as staging:
         kept = link_files(opened.files, [name for name in opened.files if name not in replaced], staging)
-        compile_graphs(Source.of(opened.files), staging, resolved, say)
+        compiled = compile_graphs(Source.of(opened.files), staging, resolved, say)
         opened.files.require_unchanged(reread=True)
         fields = {
             "target": resolved.to_dict(),
@@ -38,7 +38,7 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
             "verified": False,
             "parity": None,
         }
-        write_manifest(staging, {**opened.manifest, **fields}, kept)
+        write_manifest(staging, {**opened.manifest, **fields}, {**kept, **compiled})
     missing = resolved.missing_features()
     if missing:
         say(f"this machine lacks {', '.join(missing)}: the artifact opens on machines that have them")

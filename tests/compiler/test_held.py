@@ -127,6 +127,13 @@ def test_what_a_shared_map_wrote_before_is_seen_by_reading_again(path):
             held.require_unchanged(reread=True)
 
 
+def test_without_a_hash_a_touched_file_counts_as_changed(held, path):
+    held.require_unchanged(reread=True)
+    os.utime(path)
+    with pytest.raises(ArtifactError, match="changed"):
+        held.require_unchanged()
+
+
 def test_a_touched_file_of_the_same_content_is_the_same(held, path):
     assert held.sha256
     os.utime(path)

@@ -19,6 +19,7 @@ def avx2_machine(monkeypatch):
     def compiler(source, directory, target, say):
         for name in rebuild_module.GRAPHS:
             (directory / f"{name}.mef").write_text(target.name)
+        return {}
 
     monkeypatch.setattr(rebuild_module, "compile_graphs", compiler)
     monkeypatch.setattr(target_module.platform, "machine", lambda: "x86_64")
