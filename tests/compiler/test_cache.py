@@ -141,6 +141,25 @@ class TestEntries:
         assert cache.get(KEY, "encoder") is None
         assert cache.put(KEY, "encoder", mef, {}).path.read_bytes() == mef.read_bytes()
 
+    @pytest.mark.parametrize("record", [b"[" * 100_000, b'{"name": "\x1b[2J"}', b"\xff", b"{}", b" " * 100_000])
+    def test_an_odd_entry_is_not_listed(self, cache, mef, record):
+        cache.put(KEY, "encoder", mef, {})
+        odd, endless = cache.root / "graphs" / "odd", cache.root / "graphs" / "endless"
+        odd.mkdir()
+        (odd / "entry.json").write_bytes(record)
+        endless.mkdir()
+        (endless / "entry.json").symlink_to("/dev/zero")
+        assert [entry.name for entry in cache.entries()] == ["encoder"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"name": "\x1b[2J"}, {"created": "now\n"}, {"bytes": True}, {"bytes": -1}, {"sha256": "0"}, {"info": 3}],
+    )
+    def test_a_record_of_another_form_is_not_listed(self, cache, mef, change):
+        record = cache.put(KEY, "encoder", mef, {}).path.parent / "entry.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), **change}))
+        assert cache.entries() == []
+
     def test_putting_over_a_damaged_entry_repairs_it(self, cache, mef):
         cache.put(KEY, "encoder", mef, {}).path.write_bytes(b"damaged")
         with pytest.warns(UserWarning, match="was damaged"):
