@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 N_TIMESTAMPS = 1501
 SECONDS_PER_TIMESTAMP = 0.02
 SMALLEST_MULTILINGUAL_VOCABULARY = 51865
+ENGLISH_VOCABULARY = 51864
 PADDED_TO, MOST_PADDING = 8, 1024
 """Rows of an embedding beyond its last token: their number is made a multiple of a power of two, for speed."""
 
@@ -370,7 +371,8 @@ def _check_count(ids: dict[str, int], special: SpecialTokens, n_vocab: int) -> N
             "rows for them (resize_token_embeddings) and train it."
         )
     named = added[-1][0] + 1 if added else made_up
-    is_padded = n_vocab % PADDED_TO == 0 and 0 < n_vocab - named < MOST_PADDING
+    # the vocabulary of the English models is a multiple of 8 without any padding
+    is_padded = n_vocab % PADDED_TO == 0 and n_vocab != ENGLISH_VOCABULARY and 0 < n_vocab - named < MOST_PADDING
     if named != n_vocab and not is_padded:
         n_special = special.timestamp_begin - special.eot
         raise TokenizerError(

@@ -19,7 +19,7 @@ from whisper2max import cli
 from whisper2max.checkpoints import random_checkpoint
 from whisper2max.conversion import convert
 from whisper2max.errors import ArtifactError, CheckpointError, TokenizerError, UsageError, Whisper2MaxError
-from whisper2max.manifest import manifest_digest
+from whisper2max.manifest import FORMAT_VERSION, manifest_digest
 from whisper2max.runtime import engine, model
 from whisper2max.samples import SPEECH
 
@@ -157,14 +157,14 @@ def test_a_stand_in_for_a_single_file(folder, refused, name, stand_in):
 def test_truncated_safetensors(toy, write, refused, kept):
     path = write.huggingface(toy)
     shorten(path / "model.safetensors", kept)
-    refused(CheckpointError, "model.safetensors", "truncated|empty", "download.*again", checkpoint=path)
+    refused(CheckpointError, "model.safetensors", "truncated|empty", "[Dd]ownload.*again", checkpoint=path)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.00001, 0.5, 0.999])
 def test_a_truncated_pt(toy, write, refused, kept):
     path = write.openai(toy)
     shorten(path, kept)
-    refused(CheckpointError, "toy.pt", "truncated|empty", "get it again|download.*again", checkpoint=path)
+    refused(CheckpointError, "toy.pt", "truncated|empty", "get it again|[Dd]ownload.*again", checkpoint=path)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_tensor_without_plain_values(toy, write, refused, odd):
     """torch saves and loads these as readily as others."""
     bias = torch.zeros(32).to_sparse() if odd == "sparse" else torch.zeros(32, device="meta")
     path = write.openai(toy, state={"encoder.conv1.bias": bias})
-    refused(CheckpointError, "1 tensor is not.*conv1.bias: not a dense tensor", "get it again", checkpoint=path)
+    refused(CheckpointError, "objects besides tensors .*_rebuild_(sparse|meta)_tensor", "state dict", checkpoint=path)
 
 
 def test_nan_in_a_live_module(toy, refused):
@@ -329,7 +329,7 @@ def test_models_that_are_not_whisper(toy, write, folder, refused):
     path = write.huggingface(toy, config={"model_type": "wav2vec2"})
     refused(CheckpointError, "config.json: model_type is 'wav2vec2', expected 'whisper'", checkpoint=path)
     torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, folder / "resnet.pt")
-    refused(CheckpointError, "resnet.pt is not an openai-whisper", "found state_dict", checkpoint=folder / "resnet.pt")
+    refused(CheckpointError, "resnet.pt holds no Whisper", "such as fc.weight", checkpoint=folder / "resnet.pt")
     translator = folder / "translator"
     translator.mkdir()
     (translator / "model.bin").write_bytes(write.ctranslate2_bytes({}, aliases={}, kind="TransformerSpec"))
@@ -344,7 +344,7 @@ def test_an_int8_ctranslate2_model(toy, write, refused):
             scale = 127 / tensor.abs().amax(dim=1)
             quantised |= {name: (tensor * scale[:, None]).round().to(torch.int8), f"{name}_scale": scale}
     path = write.ctranslate2(toy, variables=quantised)
-    refused(CheckpointError, "model.bin is quantised", "linear_0/weight .* int8", "float16 or float32", checkpoint=path)
+    refused(CheckpointError, "model.bin is quantised", "linear_0/weight.* int8", "float16 or float32", checkpoint=path)
 
 
 @pytest.mark.parametrize("below", ["artifact", "deeper/artifact"])
@@ -408,12 +408,12 @@ def of_another_format(directory: Path, version: object) -> Path:
 
 UNLOADABLE = {
     "a newer format": (
-        lambda directory: of_another_format(directory, 3),
-        ("format_version 3", "reads 2", "upgrade whisper2max"),
+        lambda directory: of_another_format(directory, FORMAT_VERSION + 1),
+        (f"format_version {FORMAT_VERSION + 1}", f"reads {FORMAT_VERSION}", "upgrade whisper2max"),
     ),
     "an older format": (
         lambda directory: of_another_format(directory, 1),
-        ("format_version 1", "reads 2", "convert the model again"),
+        ("format_version 1", f"reads {FORMAT_VERSION}", "convert the model again"),
     ),
     "another MAX version": (
         lambda directory: write_artifact(directory, versions={"max": "25.1.0"}),
