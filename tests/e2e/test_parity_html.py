@@ -285,6 +285,18 @@ def failing(show) -> Page:
 # ---------------------------------------------------------------- what it says
 
 
+def test_names_hide_nothing():
+    evil = "evil\x1b[2J\u202e\n\udcff.wav"
+    report = make_report(inputs=(evil,))
+    report["layers"][0]["source_path"] = "model.\x9b31m"
+    page = render(report, {evil: np.zeros((80, 3000), np.float32)})
+    page.encode("utf-8")
+    shown = "evil\\x1b[2J\\u202e\\n\\udcff.wav"
+    assert shown in page and "model.\\\\x9b31m" in page, "in the text, and in the JSON of the rows"
+    assert not [each for each in page if each in "\x1b\x9b\u202e" or "\ud800" <= each <= "\udfff"]
+    assert '"spectrograms":[{' in page
+
+
 def test_a_passing_report_says_so_first(passing):
     assert passing.browser.title == "passed · Whisper parity report"
     assert passing.find("header .verdict").text == "✓ passed"
