@@ -14,8 +14,9 @@ from whisper2max.memory import return_free_memory
 from whisper2max.runtime.audio import AudioInput
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
 from whisper2max.runtime.features import HOP_LENGTH
+from whisper2max.runtime.results import Segment, TranscriptionInfo
 from whisper2max.runtime.threads import require_same_process
-from whisper2max.runtime.transcribe import Segment, TranscriptionInfo, transcribe
+from whisper2max.runtime.transcribe import transcribe
 
 
 class Model:

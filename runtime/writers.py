@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from whisper2max.errors import OutputError, UsageError
-from whisper2max.runtime.transcribe import Segment
+from whisper2max.runtime.results import Segment
 
 # What Linux allows for the name of a file, in bytes.
 LONGEST_NAME = 255

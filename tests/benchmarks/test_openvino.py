@@ -5,7 +5,7 @@ import re
 
 from peers import openvino
 
-from whisper2max.runtime import decoding, engine, recording, transcribe
+from whisper2max.runtime import decoding, engine, recording, windows
 
 
 def parameters(function) -> list[str]:
@@ -14,8 +14,8 @@ def parameters(function) -> list[str]:
 
 def test_it_has_what_the_decoding_loop_calls():
     # batches and the detection of the language are not asked of this peer
-    loop = inspect.getsource(decoding._main_loop) + inspect.getsource(transcribe._segments)
-    loop += inspect.getsource(transcribe._Heard) + inspect.getsource(recording.Recording)
+    loop = inspect.getsource(decoding._main_loop) + inspect.getsource(windows.in_turn)
+    loop += inspect.getsource(windows.Heard) + inspect.getsource(recording.Recording)
     called = set(re.findall(r"\bengine\.(\w+)\(", loop)) - {"to_states", "to_numpy"}
     assert called == {"log_mel_powers", "encode", "prompt"}
     for name in called:

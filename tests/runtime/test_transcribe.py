@@ -14,7 +14,8 @@ from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
 from whisper2max.runtime.features import log_mel, log_mel_powers, pad_or_trim
 from whisper2max.runtime.pauses import cut_at_pauses
 from whisper2max.runtime.recording import DIGITAL_SILENCE, Recording
-from whisper2max.runtime.transcribe import _slices, transcribe
+from whisper2max.runtime.segments import slices
+from whisper2max.runtime.transcribe import transcribe
 from whisper2max.runtime.writers import to_result
 
 SAME_NAME = {"log_prob_threshold": "logprob_threshold"}
@@ -133,7 +134,7 @@ def test_loop_equals_openai_on_any_tokens(random_multilingual, multilingual_toke
     ours = ScriptedModel(random_multilingual.dims, results)
     monkeypatch.setattr("whisper2max.runtime.transcribe.Recording", lambda *_: GivenSpectrogram(mel))
     monkeypatch.setattr(
-        "whisper2max.runtime.transcribe.decode",
+        "whisper2max.runtime.windows.decode",
         lambda engine, states, tokenizer, options: [engine.next_result(options[0].prompt)],
     )
     result = run(ours, multilingual_tokenizer, np.zeros(16000, np.float32), **options)
@@ -186,7 +187,7 @@ def test_batches_give_each_window_what_it_gives_alone(random_multilingual, multi
             asked = DecodingOptions(language="en", prompt="Names: Łódź.", prefix="So", must_reach=reach)
             states = random_multilingual.encode(pad_or_trim(mel[:, seek:end], 3000)[None])
             (alone,) = decode(random_multilingual, states, multilingual_tokenizer, [asked])
-            pieces, advance = _slices(alone.tokens, range(50364, 51865), end - seek)
+            pieces, advance = slices(alone.tokens, range(50364, 51865), end - seek)
             expected += [(seek, tokens, alone.avg_logprob) for start, stop, tokens in pieces if has_text(tokens)]
             seek += advance
             n_encoded += 1
@@ -242,8 +243,8 @@ def test_the_rest_of_a_window_is_heard_in_a_later_batch(
         return [DecodingResult("en", None, said[window], "", -0.5, 0.1, 0.0, 1.5) for window in batches[-1]]
 
     monkeypatch.setattr("whisper2max.runtime.transcribe.cut_at_pauses", lambda *_: windows)
-    monkeypatch.setattr("whisper2max.runtime.transcribe._Heard.states", states)
-    monkeypatch.setattr("whisper2max.runtime.transcribe.decode", decoded)
+    monkeypatch.setattr("whisper2max.runtime.windows.Heard.states", states)
+    monkeypatch.setattr("whisper2max.runtime.windows.decode", decoded)
     segments, _ = transcribe(
         random_multilingual, multilingual_tokenizer, noise[: 36 * 16000], language="en", batch_size=sizes[0]
     )
@@ -258,7 +259,7 @@ def test_silent_windows_of_a_batch_are_left_out(random_multilingual, multilingua
     tokens = [BEGIN, 1, AT]
     sure, silent, mistaken = ((-0.5, 0.9), (-1.5, 0.9), (-1.5, 0.1))
     results = [DecodingResult("en", None, tokens, "", *both, 0.0, 1.5) for both in (sure, silent, mistaken)]
-    monkeypatch.setattr("whisper2max.runtime.transcribe.decode", lambda *_: results)
+    monkeypatch.setattr("whisper2max.runtime.windows.decode", lambda *_: results)
     segments, _ = transcribe(random_multilingual, multilingual_tokenizer, samples, language="en", batch_size=8)
     assert [(segment.id, segment.avg_logprob) for segment in segments] == [(0, -0.5), (1, -1.5)]
 
@@ -277,7 +278,7 @@ def test_batched_segments_do_not_overlap_or_outlast_their_window(
     begun_after_the_end = [BEGIN, 1, AT + 900, AT + 900, 2, AT + 1100, AT + 1100, 3, AT + 1400]
     monkeypatch.setattr("whisper2max.runtime.transcribe.cut_at_pauses", lambda *_: [(0, 2000), (2000, 3550)])
     results = [DecodingResult("en", None, begun_after_the_end, "", -0.5, 0.1, 0.0, 1.5)] * 2
-    monkeypatch.setattr("whisper2max.runtime.transcribe.decode", lambda *_: results)
+    monkeypatch.setattr("whisper2max.runtime.windows.decode", lambda *_: results)
     segments, info = transcribe(
         random_multilingual, multilingual_tokenizer, noise[: 36 * 16000], language="en", batch_size=2
     )
@@ -312,7 +313,7 @@ def test_zeros_before_speech_decide_nothing_and_are_not_heard(random_multilingua
 def test_times_of_the_container(random_multilingual, multilingual_tokenizer, noise, monkeypatch):
     said = [BEGIN, 1, AT, AT, 2, AT + 100, AT + 100, 3, AT + 200]
     monkeypatch.setattr(
-        "whisper2max.runtime.transcribe.decode",
+        "whisper2max.runtime.windows.decode",
         lambda *_: [DecodingResult("en", None, said, "", -0.5, 0.1, 0.0, 1.5)],
     )
 

@@ -5,7 +5,7 @@ import pytest
 from whisper.utils import get_writer
 
 from whisper2max.errors import OutputError, UsageError
-from whisper2max.runtime.transcribe import Segment
+from whisper2max.runtime.results import Segment
 from whisper2max.runtime.writers import OUTPUT_FORMATS, require_writable, to_result, write
 
 SEGMENTS = [

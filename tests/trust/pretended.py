@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from whisper2max import cli
 from whisper2max.runtime import model
 from whisper2max.runtime.audio import load_audio
-from whisper2max.runtime.transcribe import Segment
+from whisper2max.runtime.results import Segment
 
 TEXTS = (" Good morning.", " It will be cold.")
 
