@@ -74,6 +74,11 @@ def test_all_faults_are_listed_in_one_error(toy, write):
         assert expected in message
 
 
+def test_parts_of_its_own_are_not_called_damage(toy, write):
+    with pytest.raises(CheckpointError, match="adapter.weight: belongs to no part.*All of a Whisper is there and more"):
+        open_checkpoint(write.huggingface(toy, state={"model.encoder.adapter.weight": torch.zeros(3)}))
+
+
 def test_a_projection_of_its_own_is_refused(toy, write):
     state = {"proj_out.weight": torch.zeros(toy.dims.n_vocab, 16)}
     with pytest.raises(

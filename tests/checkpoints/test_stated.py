@@ -120,3 +120,10 @@ def test_a_window_of_another_length_and_dither_are_told(toy, write):
     first, second = opened(write, toy, **{"preprocessor_config.json": settings}).notes
     assert "states windows of 30 s; the encoder's 20 positions are 0.4 s, which is taken" in first
     assert "states a dither of 0.1, and none is added" in second
+
+
+def test_other_language_ids_and_an_adapter_that_is_not_merged_are_told(toy, write, tmp_path):
+    (note,) = open_checkpoint(write.ctranslate2(toy, config={"lang_ids": [9]})).notes
+    assert "states other lang_ids than the tokenizer" in note
+    (note,) = opened(write, toy, **{"adapter_config.json": {"peft_type": "LORA"}}).notes
+    assert "holds a LoRA adapter beside whole weights, which are taken without it" in note

@@ -14,6 +14,9 @@ from whisper2max.dims import ModelDimensions
 from whisper2max.errors import CheckpointError
 
 LISTED_FAULTS = 20
+ANOTHER = "Its network is another than Whisper's, and no other is converted"
+OWN_PARTS = "All of a Whisper is there and more; a network with parts of its own is not converted"
+DAMAGED = "The checkpoint is damaged or its configuration belongs to another model; get it again from its source"
 EMBEDDING = "decoder.token_embedding.weight"
 
 
@@ -47,7 +50,8 @@ def assemble(
         sources[EMBEDDING] = tied
     claimed = set(sources.values())
     claimed.add(tied)
-    faults = [f"{short(name)}: belongs to no part of a Whisper" for name in tensors if name not in claimed]
+    others = [f"{short(name)}: belongs to no part of a Whisper" for name in tensors if name not in claimed]
+    faults = []
     state: dict[str, torch.Tensor] = {}
     for name, shape in shapes.items():
         tensor = tensors.get(sources[name])
@@ -62,7 +66,9 @@ def assemble(
         if fault is not None:
             faults.append(f"{sources[name]}: {fault}")
     embedding = tensors.get(sources[EMBEDDING])
-    refuse_faults(faults, where)
+    if others and not faults:
+        refuse_faults(others, where, OWN_PARTS)
+    refuse_faults(others + faults, where)
     if tied in tensors and not _equal(tensors[tied], embedding):
         raise CheckpointError(
             f"{where}: {tied} differs from {sources[EMBEDDING]}, and in a Whisper the two are one tensor. This one was "
@@ -75,18 +81,14 @@ def assemble(
     return module.requires_grad_(False).eval()
 
 
-def refuse_faults(faults: list[str], where: str) -> None:
-    """Raise one CheckpointError that lists every fault, if there are any."""
+def refuse_faults(faults: list[str], where: str, meaning: str = DAMAGED) -> None:
+    """Raise one CheckpointError that lists every fault, if there are any, and says what they mean."""
     if not faults:
         return
     listed = "; ".join(faults[:LISTED_FAULTS])
     rest = f"; and {len(faults) - LISTED_FAULTS} more" if len(faults) > LISTED_FAULTS else ""
     count = "1 tensor is" if len(faults) == 1 else f"{len(faults)} tensors are"
-    raise CheckpointError(
-        f"{where}: {count} not what the configuration says. {listed}{rest}. "
-        "The checkpoint is damaged or its configuration belongs to another model; get it again from its "
-        "source."
-    )
+    raise CheckpointError(f"{where}: {count} not what the configuration says. {listed}{rest}. {meaning}.")
 
 
 def refuse_non_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from whisper2max.checkpoints.assemble import assemble, refuse_faults, stored_dtype
+from whisper2max.checkpoints.assemble import ANOTHER, assemble, refuse_faults, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.files import open_file, read_json_if_present, short
 from whisper2max.checkpoints.generation import build_generation, check_mel_settings, configure_transformers
@@ -116,11 +116,14 @@ def open_content(
     scalars = {key: _scalar(array) for key, array in variables.items() if array.ndim == 0}
     tensors = split_fused(_tensors(variables))
     dims = read_dims(tensors, scalars, where)
-    refuse_faults(_scalar_faults(scalars), where)
+    refuse_faults(_scalar_faults(scalars), where, ANOTHER)
     _refuse_key_bias(tensors, where)
     check_mel_settings(read_json_if_present(folder / PREPROCESSOR_CONFIG) or {}, PREPROCESSOR_CONFIG, dims, notes)
     resolved = resolve_tokenizer(dims.n_vocab, tokenizer, beside=folder)
-    stated = read_stated(_settings(folder), resolved.tokenizer, notes)
+    config = read_json_if_present(folder / CONFIG) or {}
+    stated = read_stated(_settings(config, folder), resolved.tokenizer, notes)
+    if config.get("lang_ids") not in (None, sorted(resolved.tokenizer.special.languages.values())):
+        notes.append(f"CTranslate2's {CONFIG} states other lang_ids than the tokenizer, whose languages are used")
     generation = build_generation(
         resolved.tokenizer, dims, tokenizer_origin=resolved.origin, stated=stated, notes=notes
     )
@@ -366,9 +369,8 @@ def _heads(scalars: dict[str, int | float], side: str, where: str) -> int:
     return value
 
 
-def _settings(folder: Path) -> list[tuple[str, dict]]:
+def _settings(config: dict, folder: Path) -> list[tuple[str, dict]]:
     """What the configurations beside a model.bin state, under transformers' names."""
-    config = read_json_if_present(folder / CONFIG) or {}
     own = {ours: config.get(theirs) for ours, theirs in SETTINGS.items()}
     others = read_json_if_present(folder / GENERATION_CONFIG)
     return [(f"CTranslate2's {CONFIG}", own), *([] if others is None else [(GENERATION_CONFIG, others)])]
@@ -389,7 +391,7 @@ def _refuse_key_bias(tensors: dict[str, torch.Tensor], where: str) -> None:
         for name, tensor in tensors.items()
         if name.endswith("bias[key]") and tensor.any()
     ]
-    refuse_faults(faults, where)
+    refuse_faults(faults, where, ANOTHER)
 
 
 def _layer_norm_leaf(leaf: str) -> str:

@@ -64,6 +64,8 @@ def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
     files = open_weights(path)
     sha256 = files_sha256(files)
     tensors = read_tensors(files)
+    if os.path.lexists(path / ADAPTER_CONFIG):
+        notes.append(f"{path} holds a LoRA adapter beside whole weights, which are taken without it")
     refuse_other_models(tensors, str(path), config)
     spelling = find_spelling(tensors, str(path))
     notes += [spelling.note] if spelling.note else []

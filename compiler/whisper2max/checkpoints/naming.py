@@ -23,7 +23,7 @@ HEAD_WIDTH = 64
 _SIDE = re.compile(r"(?:^|\.)(encoder|decoder)\.")
 _ADAPTERS = (".lora_A.", ".lora_B.", ".lora_embedding_", ".base_layer.")
 _QUANTISED = (".SCB", ".absmax", ".quant_map", ".quant_state", ".qweight", ".qzeros", ".weight_scale")
-_QUANTISED_TYPES = (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
+_QUANTISED_TYPES = (torch.int8, torch.uint8, torch.uint32, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu)
 
 
 class Spelling(NamedTuple):
