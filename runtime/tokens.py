@@ -137,19 +137,14 @@ class Tokenizer:
         Raises:
             TokenizerError: the library cannot read the file, or some id means another text to it.
         """
-        ids = range(self.special.eot)
-        theirs = self._encoding.decode_batch([[token] for token in ids], skip_special_tokens=False)
-        renumbered = [token for token in self._added.values() if self._encoding.token_to_id(token.content) != token.id]
-        if renumbered:
+        theirs = self._encoding.get_vocab(with_added_tokens=True)
+        ours = {self._text(token): token for token in range(self.special.timestamp_begin)}
+        ours |= {token.content: token.id for token in self._added.values()}
+        text = next((text for text, token in ours.items() if theirs.get(text) != token), None)
+        if text is not None:
             raise TokenizerError(
-                f"the tokenizers library gives the added token {_short(renumbered[0].content)} another id than "
-                f"tokenizer.json, {renumbered[0].id}: it does not number its tokens without gaps. {REMEDY}"
-            )
-        differing = [token for token in ids if self.decode([token]) != theirs[token]]
-        if differing:
-            raise TokenizerError(
-                f"the tokenizers library reads the id {differing[0]} as {_short(theirs[differing[0]])}, but its token "
-                f"is {_short(self._text(differing[0]))}: tokenizer.json is not a byte-level BPE. {REMEDY}"
+                f"the tokenizers library gives {_short(text)} the id {theirs.get(text)}, and tokenizer.json "
+                f"{ours[text]}: it does not number its tokens without gaps. {REMEDY}"
             )
 
     def encode(self, text: str) -> list[int]:
