@@ -21,7 +21,7 @@ from whisper2max.held import HeldFile
 from whisper2max.manifest import GRAPHS
 from whisper2max.runtime.features import SILENCE, mel_filters, scaled
 from whisper2max.runtime.graphs import load_graph, require_signatures
-from whisper2max.runtime.threads import keep_in_children, require_same_process, shared_session
+from whisper2max.runtime.threads import keep_in_children, require_same_process, shared_session, was_forked
 from whisper2max.runtime.weights import map_weights
 
 # The prompt graph projects the audio for all layers before it packs any: 37 MB for each window of base.
@@ -56,7 +56,8 @@ class Engine:
 
     def close(self) -> None:
         """Let go of graphs and weights. What is running finishes; every later call raises UsageError."""
-        require_same_process()
+        if was_forked():
+            return  # they are the other process's
         with self._lock:
             self._closed = True
             self._features = self._encoder = self._prompt = self._step = None

@@ -25,13 +25,18 @@ _threads = 0
 _process = 0
 
 
+def was_forked() -> bool:
+    """Whether MAX was started by the process that this one was forked from."""
+    return _session is not None and os.getpid() != _process
+
+
 def require_same_process() -> None:
     """To be called before anything of MAX is used.
 
     Raises:
         UsageError: MAX was started by the process that this one was forked from.
     """
-    if _session is not None and os.getpid() != _process:
+    if was_forked():
         raise UsageError(
             "this process was forked from one that had loaded a model, and the threads that run it did not come along: "
             "load models after the fork, or start processes by multiprocessing's spawn method"
