@@ -28,4 +28,4 @@ def shortened(items: Iterable[str], separator: str = ", ", most: int = 8) -> str
     """The first items and how many more there are, for messages."""
     items = list(items)
     more = [f"and {len(items) - most} more"] if len(items) > most else []
-    return separator.join(items[:most] + more) or "no files"
+    return separator.join(items[:most] + more) or "nothing"
