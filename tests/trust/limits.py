@@ -127,6 +127,7 @@ def _import_everything() -> None:
     import jinja2  # noqa: F401
     import max.driver  # noqa: F401
     import max.engine  # noqa: F401
+    import pydantic.json_schema  # noqa: F401
     import rich.console  # noqa: F401
     import safetensors.torch  # noqa: F401
     import torch  # noqa: F401
@@ -134,6 +135,8 @@ def _import_everything() -> None:
 
     import whisper2max.cli  # noqa: F401
     import whisper2max.comparison  # noqa: F401
+    import whisper2max.description  # noqa: F401
+    import whisper2max.inspection  # noqa: F401
     import whisper2max.runtime.model  # noqa: F401
     import whisper2max.runtime.writers  # noqa: F401
     import whisper2max.verification  # noqa: F401
