@@ -100,7 +100,7 @@ def convert(
         keep_to = staging if keep_reference else None
         report = prove(files, source, walked, dtype, resolved, inputs, versions(), say, keep_to=keep_to)
         source.require_unchanged()
-        files.require_unchanged(reread=True)
+        files.require_unchanged()  # what is written into the manifest is read again there
         write_report(staging, report, inputs)
         if not report.passed:
             failed = publication.fail(report.explanation())

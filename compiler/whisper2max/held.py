@@ -63,20 +63,19 @@ class HeldFile:
         except ValueError as failure:
             raise error(f"{self.path} cannot be a file name ({failure}).") from failure
         self.close = weakref.finalize(self, os.close, self._descriptor)
-        self._opened = os.fstat(self._descriptor)
-        # A change in the tick of the clock in which the file was opened leaves no later time behind.
-        self._times_tell = time.time_ns() - self._opened.st_ctime_ns > _CLOCK_TICK_NS
+        self._note_times()
         self._lock = threading.Lock()
         # a device may have taken the place of the file between the two calls; opening one for reading does no harm
-        if not stat.S_ISREG(self._opened.st_mode):
+        if not stat.S_ISREG(self._noted.st_mode):
             self.close()
             raise error(f"{self.path} is not a regular file, and nothing else is read.")
-        self.size = self._opened.st_size
+        self.size = self._noted.st_size
 
     @cached_property
     def sha256(self) -> str:
         """Hash of the content, 64 hexadecimal digits; read when it is first asked for."""
         with self._lock:
+            self._note_times()
             return self._hash()
 
     def read(self, most: int) -> bytes:
@@ -87,6 +86,7 @@ class HeldFile:
         """
         if self.size > most:
             raise self._error(f"{self.path} has {self.size:,} bytes; no such file of a Whisper has more than {most:,}.")
+        self._note_times_if_new()
         content = b"".join(self._chunks())
         self._require(hashlib.sha256(content).hexdigest())
         return content
@@ -170,13 +170,16 @@ class HeldFile:
             named = os.stat(self.path)
         except OSError:
             named = None  # removed, or moved with its directory: what is held is still whole
-        if named is not None and not os.path.samestat(named, self._opened):
+        if named is not None and not os.path.samestat(named, self._noted):
             raise self._changed()
+        has_its_times = self._has_its_times()
         if "sha256" not in self.__dict__:
-            if not self._has_its_times():
+            if not has_its_times:
                 raise self._changed()
-        elif (reread or not self._times_tell or not self._has_its_times()) and self._hash() != self.sha256:
-            raise self._changed()
+        elif reread or not self._times_tell or not has_its_times:
+            self._note_times()
+            if self._hash() != self.sha256:
+                raise self._changed()
 
     @property
     def _open_descriptor(self) -> int:
@@ -185,12 +188,23 @@ class HeldFile:
             raise self._error(f"{self.path} was closed and cannot be read any more.")
         return self._descriptor
 
+    def _note_times(self) -> None:
+        """To be called before the content is read that the times are to tell of."""
+        self._noted = os.fstat(self._open_descriptor)
+        # a change in the tick of the clock that the file already bears leaves no later time behind
+        self._times_tell = time.time_ns() - self._noted.st_ctime_ns > _CLOCK_TICK_NS
+
+    def _note_times_if_new(self) -> None:
+        if "sha256" not in self.__dict__:
+            self._note_times()
+
     def _has_its_times(self) -> bool:
         now = os.fstat(self._open_descriptor)
         names = ("st_size", "st_mtime_ns", "st_ctime_ns")
-        return all(getattr(now, name) == getattr(self._opened, name) for name in names)
+        return all(getattr(now, name) == getattr(self._noted, name) for name in names)
 
     def _copy(self, descriptor: int) -> None:
+        self._note_times_if_new()
         digest = hashlib.sha256()
         for chunk in self._chunks():
             digest.update(chunk)

@@ -31,7 +31,7 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
     with Publication(opened.path, force=True) as staging:
         kept = link_files(opened.files, [name for name in opened.files if name not in replaced], staging)
         compiled = compile_graphs(Source.of(opened.files), staging, resolved, say)
-        opened.files.require_unchanged(reread=True)
+        opened.files.require_unchanged()  # what is kept is read again for the manifest
         fields = {
             "target": resolved.to_dict(),
             "versions": {**opened.manifest["versions"], **compiler_versions()},

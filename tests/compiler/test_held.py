@@ -116,6 +116,22 @@ def test_a_change_in_the_tick_of_the_clock_in_which_it_was_opened_is_told(tmp_pa
             held.require_unchanged()
 
 
+def test_a_file_that_was_read_again_need_not_be_read_each_time(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    held = HeldFile(path, ArtifactError)  # in the tick of the clock in which it was written
+    assert held.sha256
+    time.sleep(0.06)
+    held.require_unchanged()
+    reads = []
+    monkeypatch.setattr(held, "_hash", lambda: reads.append(True) or held.sha256)
+    held.require_unchanged()
+    assert reads == []
+    write_in_place(path)
+    held.require_unchanged()
+    assert reads == [True]
+
+
 def test_what_a_shared_map_wrote_before_is_seen_by_reading_again(path):
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
         shared[0] = CONTENT[0]  # from now on the kernel notes no further change until it has written the page

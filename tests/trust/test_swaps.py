@@ -13,7 +13,7 @@ from small_models import VARIANTS, transformers_module
 
 import whisper2max
 from whisper2max.artifact import open_artifact, write_manifest
-from whisper2max.build import GRAPHS, Source, compile_graphs, compile_tapped
+from whisper2max.build import Source, compile_graphs, compile_tapped
 from whisper2max.cache import GraphCache
 from whisper2max.checkpoints import from_module
 from whisper2max.errors import ArtifactError, CheckpointError
@@ -247,41 +247,37 @@ def test_convert_out_of_a_checkpoint_that_changes(module, tmp_path, after, proof
 
 
 @pytest.fixture
-def own_cache(small_artifact, tmp_path, monkeypatch):
-    """The graphs of the small artifact in a cache of their own; their entries by name."""
+def cached(small_artifact, tmp_path, monkeypatch):
+    """Features as the one graph, in a cache of its own: source, target, an empty directory, and the graph's entry."""
     source, target = Source.of(small_artifact.files), resolve("native")
-    shared = GraphCache()
+    kept = GraphCache().get(source.key(target), "features")
     monkeypatch.setenv("WHISPER2MAX_CACHE", str(tmp_path / "cache"))
-    for name in GRAPHS:
-        kept = shared.get(source.key(target), name)
-        GraphCache().put(source.key(target), name, kept.path, {})
+    monkeypatch.setattr("whisper2max.build.GRAPHS", ("features",))
     (tmp_path / "made").mkdir()
-    graphs = tmp_path / "cache" / "graphs"
-    return source, target, tmp_path / "made", lambda name: next(graphs.glob(f"{name}-*/{name}.mef"))
+    return source, target, tmp_path / "made", GraphCache().put(source.key(target), "features", kept.path, {}).path
 
 
-def test_a_cached_graph_that_changes_in_place_is_refused(own_cache, after):
-    source, target, made, entry = own_cache
-    after("build.GraphCache.get", lambda: in_place(entry("features")))
+def test_a_cached_graph_that_changes_in_place_is_refused(cached, after):
+    source, target, made, entry = cached
+    after("build.GraphCache.get", lambda: in_place(entry))
     with pytest.raises(ArtifactError, match="features.mef was changed"):
         compile_graphs(source, made, target, lambda message: None)
 
 
-def test_a_cached_graph_that_is_replaced_changes_nothing(own_cache, after, small_artifact):
-    source, target, made, entry = own_cache
-    after("build.GraphCache.get", lambda: replaced(entry("features")))
+def test_a_cached_graph_that_is_replaced_changes_nothing(cached, after, small_artifact):
+    source, target, made, entry = cached
+    after("build.GraphCache.get", lambda: replaced(entry))
     hashes = compile_graphs(source, made, target, lambda message: None)
-    listed = small_artifact.manifest["files"]
-    assert hashes == {f"{name}.mef": listed[f"{name}.mef"]["sha256"] for name in GRAPHS}
+    assert hashes == {"features.mef": small_artifact.manifest["files"]["features.mef"]["sha256"]}
     assert (made / "features.mef").read_bytes() == (small_artifact.path / "features.mef").read_bytes()
 
 
-def test_a_tapped_graph_that_changes_in_the_cache_is_not_run(own_cache, monkeypatch):
+def test_a_tapped_graph_that_changes_in_the_cache_is_not_run(cached):
     from whisper2max.runtime.graphs import load_graph
     from whisper2max.runtime.threads import shared_session
 
-    source, target, _, entry = own_cache
+    source, target, _, entry = cached
     kept = compile_tapped(source, {"features": ()}, target, lambda message: None)["features"]
-    in_place(entry("features"))
+    in_place(entry)
     with pytest.raises(ArtifactError, match="features.mef was changed"):
         load_graph(shared_session(), kept, {})
