@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from whisper2max import conversion
 from whisper2max.checkpoints import open_checkpoint
 from whisper2max.generation_schema import check_generation
 
@@ -127,3 +128,17 @@ def test_other_language_ids_and_an_adapter_that_is_not_merged_are_told(toy, writ
     assert "states other lang_ids than the tokenizer" in note
     (note,) = opened(write, toy, **{"adapter_config.json": {"peft_type": "LORA"}}).notes
     assert "holds a LoRA adapter beside whole weights, which are taken without it" in note
+
+
+def test_convert_says_the_notes(toy, write, tmp_path, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    def stop(*arguments):
+        raise Enough
+
+    monkeypatch.setattr(conversion, "write_sources", stop)
+    path, said = write.huggingface(toy, files={"generation_config.json": {"language": "hi"}}), []
+    with pytest.raises(Enough):
+        conversion.convert(checkpoint=path, output=tmp_path / "artifact", say=said.append)
+    assert any(line.startswith("note: generation_config.json states language hi") for line in said)
