@@ -25,7 +25,7 @@ from whisper2max.errors import ArtifactError
 from whisper2max.held import HeldFile, HeldFiles
 from whisper2max.ir import GraphSpec
 from whisper2max.listing import MANIFEST, check_hashes, check_listing
-from whisper2max.manifest import FAILED_MARKER, FORMAT_VERSION, file_sha256, read_manifest, write_manifest
+from whisper2max.manifest import FAILED_MARKER, FORMAT_VERSION, read_manifest, write_manifest
 from whisper2max.printable import shortened
 from whisper2max.runtime.tokens import Tokenizer
 
@@ -36,7 +36,6 @@ __all__ = [
     "Artifact",
     "UnverifiedArtifactWarning",
     "cpu_features",
-    "file_sha256",
     "native_cpu_features",
     "open_artifact",
     "write_manifest",

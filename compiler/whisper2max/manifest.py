@@ -52,12 +52,6 @@ _MOST_BYTES = {"weights.safetensors": 32 << 30}  # large-v3 in float32 has 6 GB
 _MOST_BYTES_OF_OTHERS = 1 << 30
 
 
-def file_sha256(path: str | Path) -> str:
-    """The sha256 of a file, 64 hexadecimal digits."""
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_json_object(path: Path) -> dict[str, Any]:
     """Parses a file of an artifact that holds one JSON object, strictly (`whisper2max.strict_json`).
 

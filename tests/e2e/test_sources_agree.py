@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import shutil
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import whisper.model
 from checkpoint_writers import Writers, openai_state, tokenizers_parsed_once
 from small_models import VARIANTS
 
-from whisper2max.artifact import file_sha256
 from whisper2max.checkpoints import from_module, open_checkpoint, random_checkpoint
 from whisper2max.conversion import write_sources
 
@@ -112,7 +112,7 @@ def artifact_files(folder: Path, checkpoint) -> dict[str, object]:
     assert generation.pop("origin").keys() == generation.keys() - {"format_version"}
     return files | {
         "generation.json": generation,
-        "weights.safetensors": file_sha256(directory / "weights.safetensors"),
+        "weights.safetensors": sha256((directory / "weights.safetensors").read_bytes()).hexdigest(),
     }
 
 
