@@ -35,7 +35,7 @@ def test_convert_with_empty_and_with_warm_caches(tmp_path, patience):
     # what was compiled to be timed serves the other tests
     timed, kept = GraphCache(tmp_path / "cache"), GraphCache()
     for entry in timed.entries():
-        kept.put(entry.key, entry.name, timed.get(entry.key, entry.name), entry.info)
+        kept.put(entry.key, entry.name, timed.get(entry.key, entry.name).path, entry.info)
     assert cold <= 10 * 60
     assert warm <= 30 * patience
     assert peak < 3
