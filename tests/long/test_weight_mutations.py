@@ -10,7 +10,6 @@ import safetensors.numpy
 import whisper2max
 from whisper2max import proof
 from whisper2max.artifact import open_artifact, write_manifest
-from whisper2max.comparison import spec_of
 from whisper2max.ir import PANEL
 
 # Every kind of weight of encoder and decoder; a layer is drawn for those that have one.
@@ -113,7 +112,7 @@ def resealed(tiny_en_artifact, tmp_path):
 
 def test_every_kind_of_weight_is_tried(tiny_en_artifact):
     assert len(KINDS) >= 40
-    kinds = {re.sub(r"blocks\.\d+", "blocks.{layer}", name) for name in spec_of(tiny_en_artifact).parameters()}
+    kinds = {re.sub(r"blocks\.\d+", "blocks.{layer}", name) for name in tiny_en_artifact.spec.parameters()}
     assert set(KINDS) == kinds
 
 
