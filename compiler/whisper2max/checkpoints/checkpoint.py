@@ -44,4 +44,4 @@ class Checkpoint:
             CheckpointError: a file of the weights is no longer what `source` has the sha256 of.
         """
         for file in self.held:
-            file.require_unchanged(reread=True)
+            file.require_unchanged()
