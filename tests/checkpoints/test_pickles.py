@@ -90,7 +90,6 @@ class HasState:
         (bytearray(3), "bytearray"),
         (torch.float16, "torch.float16"),
         (torch.ones(3).to_sparse(), "_rebuild_sparse_tensor"),
-        (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "QInt8Storage|quantize|qtensor"),
     ],
     ids=lambda value: str(type(value).__name__),
 )

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pickle
-import shutil
 import struct
 import zipfile
 import zlib
@@ -259,8 +258,3 @@ def with_rows(bench: Bench, n_vocab: int) -> dict[str, torch.Tensor]:
 
 def prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
-
-
-def copy_tree(source: Path, destination: Path) -> Path:
-    """A copy whose files can be changed, links followed."""
-    return Path(shutil.copytree(source, destination))
