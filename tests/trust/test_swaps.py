@@ -16,6 +16,7 @@ from whisper2max.artifact import open_artifact, write_manifest
 from whisper2max.build import Source, compile_graphs, compile_tapped
 from whisper2max.cache import GraphCache
 from whisper2max.checkpoints import from_module
+from whisper2max.comparison import compare_with
 from whisper2max.errors import ArtifactError, CheckpointError
 from whisper2max.inspection import inspect
 from whisper2max.parity.files import REPORTS
@@ -183,6 +184,19 @@ def test_verify_marks_the_very_files_that_were_compared(unverified, module, afte
     whisper2max.verify(unverified, module=module)
     assert open_artifact(unverified).verified
     assert (unverified / "weights.safetensors").read_bytes() == compared
+
+
+@pytest.mark.parametrize("swap", SWAPS)
+@pytest.mark.parametrize("judged", [True, False])
+def test_compare(artifact, small_artifact, monkeypatch, swap, judged):
+    def compare(*arguments):
+        swap(artifact / "weights.safetensors")
+        return (), (), ()
+
+    monkeypatch.setattr("whisper2max.comparison.compare_artifacts", compare)
+    pair = (artifact, small_artifact.path) if judged else (small_artifact.path, artifact)
+    with pytest.raises(ArtifactError, match="artifact/weights.safetensors was changed"):
+        compare_with(*pair, [], lambda message: None)
 
 
 @pytest.mark.parametrize("swap", SWAPS)
