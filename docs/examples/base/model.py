@@ -4,7 +4,7 @@ Products of Linears are float32, of the convolutions float32, of the encoder's a
 of the decoder's attention to its own tokens float32; the audio's keys and values that the decoder attends to are
 float32. Between layers all values are float32.
 
-    features  samples of any length -> log-mel spectrogram
+    features  samples of any length -> log-mel powers
     encoder   log-mel spectrogram of 30 s -> audio states
     prompt    tokens of any length from position 0 -> logits; fills the self-attention caches and
               projects the audio states to cross-attention keys and values, once per window
@@ -207,7 +207,10 @@ def pack_audio(
 
 
 def build_features(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
-    """The log-mel spectrogram float32 [N_MELS, frames], a frame each 10 ms.
+    """Log-mel powers float32 [N_MELS, frames], a frame each 10 ms: log10 of the power, at least -10.
+
+    With `loudest`, the largest value of the whole recording, the encoder's spectrogram is
+    (max(powers, loudest - 8) + 4) / 4, and zeros where a window goes on after the recording.
 
     Inputs: samples float32 [samples] at 16 kHz; filters float32 [N_MELS, 201] of the mel scale; padding int64 [], zero
     samples to add at the end.
