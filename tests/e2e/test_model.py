@@ -180,5 +180,5 @@ def test_a_model_is_closed_when_its_block_fails(small_artifact):
 def test_an_unknown_option_names_the_nearest(tiny_en):
     with pytest.raises(UsageError, match=r"no option langage \(did you mean language.*It has language, task"):
         tiny_en.transcribe(SPEECH, langage="en")
-    with pytest.raises(UsageError, match="no option beam_size. It has"):
-        tiny_en.transcribe(SPEECH, beam_size=5)
+    with pytest.raises(UsageError, match="no option vad_filter. It has"):
+        tiny_en.transcribe(SPEECH, vad_filter=True)
