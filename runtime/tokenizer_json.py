@@ -79,7 +79,6 @@ def for_the_library(read: TokenizerJson, text_ids: Collection[int], unlisted: di
         unlisted: texts of ids that the file does not list; the library numbers added tokens without gaps.
     """
     model, pre_tokenizer = read.document["model"], read.document["pre_tokenizer"]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     prefixed = any(each.get("add_prefix_space", True) for each in pre_tokenizer.get("pretokenizers", [pre_tokenizer]))
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
@@ -87,13 +86,27 @@ def for_the_library(read: TokenizerJson, text_ids: Collection[int], unlisted: di
         for token in read.document["added_tokens"]
     ]
     added += [flags | {"id": token, "content": text, "special": True} for token, text in unlisted.items()]
-    document = {
+    added.sort(key=lambda token: token["id"])
+    return json.dumps(byte_level_bpe(read.vocab, model["merges"], added, prefixed))
+
+
+def byte_level_bpe(vocab: dict[str, int], merges: list, added: list[dict], add_prefix_space: bool = False) -> dict:
+    """The document of a tokenizer that splits text as GPT-2's does.
+
+    Args:
+        vocab: id by token, spelled in bytes.
+        merges: the parts that are joined, the most frequent first.
+        added: entries of `added_tokens`.
+        add_prefix_space: whether a space is put before text that has none.
+    """
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": sorted(added, key=lambda token: token["id"]),
+        "added_tokens": added,
         "normalizer": None,
-        "pre_tokenizer": {**byte_level, "add_prefix_space": prefixed},
+        "pre_tokenizer": {**byte_level, "add_prefix_space": add_prefix_space},
         "post_processor": None,
         "decoder": byte_level,
         "model": {
@@ -103,11 +116,10 @@ def for_the_library(read: TokenizerJson, text_ids: Collection[int], unlisted: di
             "continuing_subword_prefix": "",
             "end_of_word_suffix": "",
             "fuse_unk": False,
-            "vocab": read.vocab,
-            "merges": model["merges"],
+            "vocab": vocab,
+            "merges": merges,
         },
     }
-    return json.dumps(document)
 
 
 def _is_id(value: object) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whisper2max.checkpoints.files import AGAIN, quoted, read_bytes, read_json, read_json_if_present
 from whisper2max.errors import TokenizerError
+from whisper2max.runtime.tokenizer_json import byte_level_bpe
 from whisper2max.runtime.tokens import BYTE_TEXTS
 
 VOCAB, MERGES, ADDED, TOKENIZER_CONFIG = "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"
@@ -97,25 +98,4 @@ def _decoder_tokens(decoder: object, path: Path) -> dict[int, tuple[str, bool]]:
 
 
 def _document(vocab: dict[str, int], merges: list[list[str]], added: list[dict]) -> bytes:
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    document = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "",
-            "fuse_unk": False,
-            "vocab": vocab,
-            "merges": merges,
-        },
-    }
-    return json.dumps(document, ensure_ascii=False).encode()
+    return json.dumps(byte_level_bpe(vocab, merges, added), ensure_ascii=False).encode()
