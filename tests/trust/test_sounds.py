@@ -16,6 +16,8 @@ import pytest
 
 from whisper2max.errors import AudioError
 from whisper2max.runtime.audio import SAMPLE_RATE, load_audio, open_sound
+from whisper2max.runtime.features import log_mel_powers
+from whisper2max.runtime.recording import DIGITAL_SILENCE
 from whisper2max.samples import SPEECH
 
 TOLERANCE = 1e-3
@@ -166,6 +168,12 @@ def test_a_gap_in_the_sound(odd_sounds, name):
         pass
     ((sample, ahead),) = sound.jumps
     assert abs(sample / SAMPLE_RATE - 5.5) < 0.2 and abs(ahead - 20) < 0.1
+
+
+def test_stereo_of_inverted_phase_holds_no_sound(odd_sounds):
+    samples = load_audio(odd_sounds / "outofphase.wav")
+    assert np.abs(samples).max() <= 1 / 32768
+    assert not (log_mel_powers(samples, 80).max(axis=0) > DIGITAL_SILENCE).any()
 
 
 def test_damage_is_warned_of(odd_sounds, caplog):
