@@ -49,9 +49,12 @@ def test_options_of_a_long_recording(base, base_reference, clips, options):
 def test_other_languages_and_silence(base, base_reference, clips):
     others = [clip for clip in clips if clip.language != "en"]
     assert len(others) == 8
+    silent = [clip for clip in others if "silence" in clip.name]
     different = [
         f"{clip.name}: {got!r} != {want!r}"
         for clip in others
-        if (got := ours(base, clip.samples)) != (want := theirs(base_reference, clip.samples))
+        if clip not in silent and (got := ours(base, clip.samples)) != (want := theirs(base_reference, clip.samples))
     ]
     assert not different, "\n".join(different)
+    # the one difference by intent: openai-whisper hears "you you" in nothing but the dithering of silence
+    assert [ours(base, clip.samples) for clip in silent] == [""]
