@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,6 @@ import pytest
 from whisper2max.runtime import recording
 from whisper2max.runtime.audio import SAMPLE_RATE
 
-SHORT_HOURS = 0.2
-"""More than is kept of a recording, so that it is read twice as a long one is."""
-HOURS = {"silence": 10, "speech": 1}
 MOST_GROWTH_MB = 100
 
 # peak memory is that of a fresh process, as the kernel counts it since the program began
@@ -31,7 +29,7 @@ os._exit(0)
 """
 
 
-def long_flac(path, samples: np.ndarray, hours: float) -> None:
+def long_flac(path: Path, samples: np.ndarray, hours: float) -> None:
     """The samples again and again, as flac; int16 [n] at 16 kHz."""
     import av
 
@@ -46,9 +44,20 @@ def long_flac(path, samples: np.ndarray, hours: float) -> None:
         container.mux(stream.encode(None))
 
 
-def run(artifact, samples: np.ndarray, hours: float, batch_size: int | None, path) -> tuple[str | None, int, float]:
+@pytest.fixture(scope="module")
+def recordings(clips, tmp_path_factory) -> dict[str, tuple[Path, float]]:
+    """Path and hours of a short recording and of long ones."""
+    speech = next(clip for clip in clips if clip.name.startswith("en_long")).samples
+    speech, silence = np.round(speech * 32768).astype(np.int16), np.zeros(60 * SAMPLE_RATE, np.int16)
+    folder, made = tmp_path_factory.mktemp("long"), {}
+    for name, samples, hours in (("short", speech, 0.2), ("silence", silence, 10), ("speech", speech, 1)):
+        made[name] = folder / f"{name}.flac", hours
+        long_flac(made[name][0], samples, hours)
+    return made
+
+
+def run(artifact, path: Path, hours: float, batch_size: int | None) -> tuple[str | None, int, float]:
     """Language, number of segments up to 40, and peak memory in MB of a process that transcribes."""
-    long_flac(path, samples, hours)
     command = [sys.executable, "-c", PROGRAM, artifact, path, json.dumps(batch_size), "40"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     duration, language, n_segments, first_pass, peak = json.loads(result.stdout)
@@ -58,14 +67,12 @@ def run(artifact, samples: np.ndarray, hours: float, batch_size: int | None, pat
 
 
 @pytest.mark.parametrize("batch_size", [None, 8])
-def test_hours_take_no_more_memory_than_minutes(tiny_en_artifact, clips, tmp_path, batch_size):
-    speech = next(clip for clip in clips if clip.name.startswith("en_long")).samples
-    recordings = {"silence": np.zeros(60 * SAMPLE_RATE, np.int16), "speech": np.round(speech * 32768).astype(np.int16)}
-    *_, short = run(tiny_en_artifact.path, recordings["speech"], SHORT_HOURS, batch_size, tmp_path / "short.flac")
-    for kind, hours in HOURS.items():
-        path = tmp_path / f"{kind}.flac"
-        language, n_segments, peak = run(tiny_en_artifact.path, recordings[kind], hours, batch_size, path)
-        assert (language, n_segments) == ("en", 0 if kind == "silence" else 40)
+def test_hours_take_no_more_memory_than_minutes(tiny_en_artifact, recordings, batch_size):
+    # longer than what is kept of a recording, so that it is read twice as the long ones are
+    *_, short = run(tiny_en_artifact.path, *recordings["short"], batch_size)
+    for kind, heard in (("silence", 0), ("speech", 40)):
+        language, n_segments, peak = run(tiny_en_artifact.path, *recordings[kind], batch_size)
+        assert (language, n_segments) == ("en", heard)
         assert peak < short + MOST_GROWTH_MB
 
 
