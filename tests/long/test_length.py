@@ -13,22 +13,6 @@ from whisper2max.runtime.audio import SAMPLE_RATE
 
 MOST_GROWTH_MB = 100
 
-# peak memory is that of a fresh process, as the kernel counts it since the program began
-PROGRAM = """
-import json, os, re, sys, time
-import whisper2max
-
-model = whisper2max.load(sys.argv[1])
-started = time.monotonic()
-segments, info = model.transcribe(sys.argv[2], batch_size=json.loads(sys.argv[3]))
-first_pass = time.monotonic() - started
-heard = [segment.text for segment, _ in zip(segments, range(int(sys.argv[4])))]
-peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-print(json.dumps([info.duration, info.language, len(heard), first_pass, peak]), flush=True)
-os._exit(0)
-"""
-
-
 def long_flac(path: Path, samples: np.ndarray, hours: float) -> None:
     """The samples again and again, as flac; int16 [n] at 16 kHz."""
     import av
@@ -56,24 +40,28 @@ def recordings(clips, tmp_path_factory) -> dict[str, tuple[Path, float]]:
     return made
 
 
-def run(artifact, path: Path, hours: float, batch_size: int | None) -> tuple[str | None, int, float]:
-    """Language, number of segments up to 40, and peak memory in MB of a process that transcribes."""
-    command = [sys.executable, "-c", PROGRAM, artifact, path, json.dumps(batch_size), "40"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    duration, language, n_segments, first_pass, peak = json.loads(result.stdout)
-    print(f"{hours} h, batch_size {batch_size}: {first_pass:.1f} s until the first window is known, peak {peak:.0f} MB")
-    assert abs(duration - hours * 3600) < 200
-    return language, n_segments, peak
+def run(script: Path, artifact, recording: Path, hours: float, batch_size: int | None) -> dict:
+    """Figures of a process that transcribes the beginning of a recording."""
+    command = [sys.executable, script, artifact, recording]
+    command += [] if batch_size is None else ["--batch_size", str(batch_size)]
+    figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    print(
+        f"{hours} h, batch_size {batch_size}: {figures['first_window']:.1f} s until the first window is known, "
+        f"peak {figures['peak_mb']:.0f} MB"
+    )
+    assert abs(figures["duration"] - hours * 3600) < 200
+    return figures
 
 
 @pytest.mark.parametrize("batch_size", [None, 8])
-def test_hours_take_no_more_memory_than_minutes(tiny_en_artifact, recordings, batch_size):
+def test_hours_take_no_more_memory_than_minutes(tiny_en_artifact, recordings, repository, batch_size):
+    about = repository / "benchmarks" / "long_recording.py", tiny_en_artifact.path
     # longer than what is kept of a recording, so that it is read twice as the long ones are
-    *_, short = run(tiny_en_artifact.path, *recordings["short"], batch_size)
+    short = run(*about, *recordings["short"], batch_size)
     for kind, heard in (("silence", 0), ("speech", 40)):
-        language, n_segments, peak = run(tiny_en_artifact.path, *recordings[kind], batch_size)
-        assert (language, n_segments) == ("en", heard)
-        assert peak < short + MOST_GROWTH_MB
+        figures = run(*about, *recordings[kind], batch_size)
+        assert (figures["language"], figures["segments"]) == ("en", heard)
+        assert figures["peak_mb"] < short["peak_mb"] + MOST_GROWTH_MB
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])
