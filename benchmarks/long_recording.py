@@ -1,8 +1,8 @@
 """What a recording of hours costs: python benchmarks/long_recording.py ARTIFACT AUDIO [--batch_size N] [--segments N]
 
 Prints one line of JSON: seconds of the recording, its language, the segments that were heard before it was stopped,
-seconds until the first window is known and until the first segment, those of decoding alone with --decoding, the peak of
-resident memory in MB, and the conditions. A process of its own for each call: a peak is that of a process.
+seconds until the first window is known and until the first segment, those of decoding alone with --decoding, the peak
+of resident memory in MB, and the conditions. A process of its own for each call: a peak is that of a process.
 """
 
 import argparse

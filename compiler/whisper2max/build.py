@@ -182,7 +182,8 @@ def _compile_in_subprocess(
 ) -> Path:
     """The MEF, in a private and empty directory that is the process's working directory too.
 
-    -P keeps Python from looking for modules there; what PYTHONPATH names is the user's own choice.
+    -P keeps Python from looking for modules there; what PYTHONPATH names is the user's own choice, and stays what it
+    is here. An empty entry, which stands for the working directory, is seldom meant and is left out.
     """
     folders = {each: scratch / each for each in ("source", "modular-cache", "temporary", "working")}
     for folder in folders.values():
@@ -194,6 +195,8 @@ def _compile_in_subprocess(
         "MODULAR_CACHE_DIR": str(folders["modular-cache"]),
         "TMPDIR": str(folders["temporary"]),
     }
+    if searched := os.environ.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(each) for each in searched.split(os.pathsep) if each)
     sources = [str(folders["source"] / each) for each in ("model.py", "kernels")]
     arguments = [*sources, name, str(mef), *taps, f"--cpu={target.compiler_cpu}"]
     command = [sys.executable, "-P", "-m", "whisper2max.compile_graph", *arguments]

@@ -96,6 +96,14 @@ def test_the_compiler_works_in_an_empty_directory_of_its_own_and_searches_none(c
     assert options["env"]["PYTHONPATH"] == "the/users/choice"
 
 
+def test_the_users_python_path_means_what_it_means_here(compiler, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "mine::/elsewhere:")
+    build.compile_tapped(SOURCE, {"step": ["decoder.ln"]}, resolve("x86-64-v3"), print)
+    ((_, options, _),) = compiler
+    assert options["env"]["PYTHONPATH"] == f"{tmp_path}/mine:/elsewhere"
+
+
 def test_a_failure_shows_what_the_compiler_said(monkeypatch):
     def fails(command, **options):
         return subprocess.CompletedProcess(command, 1, "", "line 1\nline 2 \x1b[2J\n")
