@@ -196,7 +196,8 @@ def _compile_in_subprocess(
         "TMPDIR": str(folders["temporary"]),
     }
     if searched := os.environ.get("PYTHONPATH"):
-        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(each) for each in searched.split(os.pathsep) if each)
+        entries = [os.path.abspath(entry) for entry in searched.split(os.pathsep) if entry]
+        environment["PYTHONPATH"] = os.pathsep.join(entries)
     sources = [str(folders["source"] / each) for each in ("model.py", "kernels")]
     arguments = [*sources, name, str(mef), *taps, f"--cpu={target.compiler_cpu}"]
     command = [sys.executable, "-P", "-m", "whisper2max.compile_graph", *arguments]
