@@ -19,8 +19,8 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from whisper2max.errors import AudioError
-from whisper2max.printable import printable
+from whisper2max.core.errors import AudioError
+from whisper2max.core.printable import printable
 
 SAMPLE_RATE = 16000
 

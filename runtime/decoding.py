@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whisper2max.errors import ArtifactError, UsageError
+from whisper2max.core.errors import ArtifactError, UsageError
 from whisper2max.runtime.languages import AUTO, language_code
 from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer
 

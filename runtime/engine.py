@@ -15,10 +15,10 @@ from max.driver import Buffer
 from max.dtype import DType
 from max.engine import Model
 
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import UsageError
-from whisper2max.held import HeldFile
-from whisper2max.manifest import GRAPHS
+from whisper2max.artifact.manifest import GRAPHS
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import UsageError
+from whisper2max.core.held import HeldFile
 from whisper2max.runtime.features import SILENCE, mel_filters, scaled
 from whisper2max.runtime.graphs import load_graph, require_signatures
 from whisper2max.runtime.threads import keep_in_children, require_same_process, shared_session, was_forked

@@ -6,10 +6,10 @@ import numpy as np
 from max.driver import Buffer
 from max.engine import InferenceSession, Model, read
 
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import ArtifactError
-from whisper2max.held import HeldFile
-from whisper2max.printable import shortened
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import ArtifactError
+from whisper2max.core.held import HeldFile
+from whisper2max.core.printable import shortened
 from whisper2max.runtime.weights import registry
 
 _COMPILE = "Run `whisper2max compile` on the artifact, or copy it again from its source."

@@ -2,7 +2,7 @@
 
 import difflib
 
-from whisper2max.errors import UsageError
+from whisper2max.core.errors import UsageError
 
 AUTO = "auto"
 """Asks for the language to be detected, as None does."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper2max.artifact import Artifact, open_artifact
-from whisper2max.errors import UsageError
-from whisper2max.memory import return_free_memory
+from whisper2max.artifact.artifact import Artifact, open_artifact
+from whisper2max.core.errors import UsageError
+from whisper2max.core.memory import return_free_memory
 from whisper2max.runtime.audio import AudioInput
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
 from whisper2max.runtime.features import HOP_LENGTH

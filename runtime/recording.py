@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from whisper2max.errors import AudioError
+from whisper2max.core.errors import AudioError
 from whisper2max.runtime.audio import SAMPLE_RATE, Sound
 from whisper2max.runtime.features import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SILENCE, scaled
 

@@ -13,7 +13,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from whisper2max.errors import UsageError
+from whisper2max.core.errors import UsageError
 
 if TYPE_CHECKING:
     from max.engine import InferenceSession

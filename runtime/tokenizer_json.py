@@ -10,8 +10,8 @@ from collections.abc import Collection
 from itertools import repeat
 from typing import NamedTuple
 
-from whisper2max.errors import TokenizerError
-from whisper2max.strict_json import parse
+from whisper2max.core.errors import TokenizerError
+from whisper2max.core.strict_json import parse
 
 REMEDY = "Pass the tokenizer.json that belongs to these weights with --tokenizer."
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from whisper2max.errors import TokenizerError, UsageError
+from whisper2max.core.errors import TokenizerError, UsageError
 from whisper2max.runtime.languages import OTHER_CODES, language_code
 from whisper2max.runtime.tokenizer_json import REMEDY, AddedToken, TokenizerJson, for_the_library, read_tokenizer_json
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from whisper2max.errors import UsageError
+from whisper2max.core.errors import UsageError
 from whisper2max.runtime.audio import SAMPLE_RATE, AudioInput, open_sound
 from whisper2max.runtime.decoding import DecodingOptions, check_language, check_options
 from whisper2max.runtime.pauses import cut_at_pauses

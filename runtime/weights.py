@@ -6,8 +6,8 @@ import numpy as np
 from max.driver import Buffer
 from max.dtype import DType
 
-from whisper2max.held import HeldFile
-from whisper2max.stored_tensors import read_header
+from whisper2max.artifact.stored_tensors import read_header
+from whisper2max.core.held import HeldFile
 
 # numpy has no bfloat16: its bits are given as uint16
 _DTYPES = {"float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2"), "int8": np.dtype("i1"), "int32": np.dtype("<i4")}

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from whisper2max.errors import OutputError, UsageError
+from whisper2max.core.errors import OutputError, UsageError
 from whisper2max.runtime.results import Segment
 
 # What Linux allows for the name of a file, in bytes.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import whisper2max
-from whisper2max.errors import ArtifactError
-from whisper2max.held import HeldFile
+from whisper2max.core.errors import ArtifactError
+from whisper2max.core.held import HeldFile
 from whisper2max.runtime.weights import map_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

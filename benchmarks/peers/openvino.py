@@ -75,7 +75,7 @@ class Engine:
         _keep_telemetry_out()
         import openvino
 
-        from whisper2max.dims import ModelDimensions
+        from whisper2max.core.dims import ModelDimensions
 
         settings = {
             "INFERENCE_PRECISION_HINT": precision,

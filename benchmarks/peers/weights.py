@@ -48,7 +48,7 @@ def openai_checkpoint(models: Path) -> Path:
         import torch
 
         from whisper2max.checkpoints import open_size
-        from whisper2max.walker import walk
+        from whisper2max.graph.walker import walk
 
         checkpoint = open_size(SIZE)
         tensors = walk(checkpoint.module, checkpoint.dims).tensors

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from whisper2max.conversion import convert
-    from whisper2max.dims import ModelDimensions
-    from whisper2max.errors import Whisper2MaxError
+    from whisper2max.core.dims import ModelDimensions
+    from whisper2max.core.errors import Whisper2MaxError
     from whisper2max.runtime.model import load
     from whisper2max.verification import verify
 
@@ -24,8 +24,8 @@ __all__ = ["ModelDimensions", "Whisper2MaxError", "__version__", "convert", "loa
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ModelDimensions": "whisper2max.dims",
-    "Whisper2MaxError": "whisper2max.errors",
+    "ModelDimensions": "whisper2max.core.dims",
+    "Whisper2MaxError": "whisper2max.core.errors",
     "convert": "whisper2max.conversion",
     "load": "whisper2max.runtime.model",
     "verify": "whisper2max.verification",

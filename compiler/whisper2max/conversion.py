@@ -11,25 +11,25 @@ import safetensors.torch
 import torch
 
 import whisper2max
-from whisper2max import passes
-from whisper2max.artifact import Artifact, open_artifact, write_manifest
-from whisper2max.build import Source, compile_graphs, compiler_versions
+from whisper2max.artifact.artifact import Artifact, open_artifact, write_manifest
+from whisper2max.artifact.manifest import GRAPHS
+from whisper2max.artifact.publication import Publication
+from whisper2max.build.compiler import Source, compile_graphs, compiler_versions
+from whisper2max.build.target import NATIVE, resolve_to_prove
 from whisper2max.checkpoints import Checkpoint, from_module, open_checkpoint, open_size, random_checkpoint
-from whisper2max.emit import emit
-from whisper2max.errors import ArtifactError, ParityError, UsageError
-from whisper2max.held import HeldFiles
-from whisper2max.ir import GraphSpec
-from whisper2max.listing import scan
-from whisper2max.manifest import GRAPHS
-from whisper2max.memory import return_large_blocks
+from whisper2max.core.errors import ArtifactError, ParityError, UsageError
+from whisper2max.core.held import HeldFiles
+from whisper2max.core.listing import scan
+from whisper2max.core.memory import return_large_blocks
+from whisper2max.core.printable import printable
+from whisper2max.graph import passes
+from whisper2max.graph.emit import emit
+from whisper2max.graph.ir import GraphSpec
+from whisper2max.graph.walker import WalkedModule, walk
 from whisper2max.parity.files import write_report
 from whisper2max.parity.inputs import load_inputs
+from whisper2max.parity.proof import prove
 from whisper2max.parity.taps import graph_taps
-from whisper2max.printable import printable
-from whisper2max.proof import prove
-from whisper2max.publication import Publication
-from whisper2max.target import NATIVE, resolve_to_prove
-from whisper2max.walker import WalkedModule, walk
 
 
 def silent(message: str) -> None:
@@ -60,7 +60,7 @@ def convert(
         tokenizer: a tokenizer.json, a directory that holds one, or a hub id; needed where the source has none.
         output: the directory to publish; by default artifacts/NAME-DTYPE-TARGET, without float32 and native.
         dtype: of the weights, a key of `passes.PASSES`.
-        target: the CPU to compile for, a name of `whisper2max.target.TARGETS`; this machine's, or a lower x86-64 level.
+        target: the CPU to compile for, a name of `build.target.TARGETS`; this machine's, or a lower x86-64 level.
         random_init: seed; the dimensions of `size` with random weights instead of its checkpoint.
         audio: files to judge on instead of the sample that comes with the package.
         keep_reference: store parts of the reference in the artifact, so that it can be judged again without torch.

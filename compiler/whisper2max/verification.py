@@ -5,19 +5,19 @@ from pathlib import Path
 
 import torch
 
-from whisper2max.artifact import open_artifact, write_manifest
+from whisper2max.artifact.artifact import open_artifact, write_manifest
+from whisper2max.artifact.publication import Publication
+from whisper2max.build.rebuild import link_files
+from whisper2max.build.target import resolve
 from whisper2max.checkpoints import from_module, open_checkpoint
 from whisper2max.conversion import reopen, silent, versions
-from whisper2max.errors import UsageError
-from whisper2max.memory import return_large_blocks
+from whisper2max.core.errors import UsageError
+from whisper2max.core.memory import return_large_blocks
+from whisper2max.graph.walker import walk
 from whisper2max.parity.files import REPORTS, write_report
 from whisper2max.parity.inputs import load_inputs
+from whisper2max.parity.proof import prove
 from whisper2max.parity.report import ParityReport
-from whisper2max.proof import prove
-from whisper2max.publication import Publication
-from whisper2max.rebuild import link_files
-from whisper2max.target import resolve
-from whisper2max.walker import walk
 
 
 def verify(

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from whisper2max.checkpoints import tokenizers
-from whisper2max.dims import ModelDimensions
+from whisper2max.core.dims import ModelDimensions
 from whisper2max.runtime.tokens import Tokenizer
 
 CTRANSLATE2_TYPES = {torch.float32: 0, torch.int8: 1, torch.int16: 2, torch.float16: 4, torch.bfloat16: 5}

@@ -8,7 +8,7 @@ import torch
 from checkpoint_writers import Writers, tokenizers_parsed_once
 
 from whisper2max.checkpoints import random_checkpoint
-from whisper2max.dims import ModelDimensions
+from whisper2max.core.dims import ModelDimensions
 
 TOY = ModelDimensions(
     n_mels=80,

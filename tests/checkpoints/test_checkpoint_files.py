@@ -7,7 +7,7 @@ import torch
 
 from whisper2max.checkpoints import huggingface, open_checkpoint
 from whisper2max.checkpoints.files import MOST_NESTED, read_json
-from whisper2max.errors import CheckpointError
+from whisper2max.core.errors import CheckpointError
 
 
 def weights_of(path):

@@ -9,7 +9,7 @@ import torch
 
 from whisper2max.checkpoints import open_checkpoint
 from whisper2max.checkpoints.packaged import PACKAGED
-from whisper2max.errors import CheckpointError, TokenizerError
+from whisper2max.core.errors import CheckpointError, TokenizerError
 
 FUSED = "encoder/layer_1/self_attention/linear_0"
 

@@ -10,7 +10,7 @@ import pytest
 
 from whisper2max.checkpoints import SIZES, hub, open_checkpoint, open_size
 from whisper2max.checkpoints import sizes as sizes_module
-from whisper2max.errors import CheckpointError
+from whisper2max.core.errors import CheckpointError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

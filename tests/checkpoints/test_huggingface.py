@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from whisper2max.checkpoints import open_checkpoint
-from whisper2max.errors import CheckpointError, TokenizerError
+from whisper2max.core.errors import CheckpointError, TokenizerError
 
 CONV = "model.encoder.conv1.weight"
 FC1 = "model.encoder.layers.2.fc1.weight"

@@ -7,7 +7,7 @@ import torch
 
 from whisper2max.checkpoints import from_module
 from whisper2max.checkpoints.names import tensor_shapes
-from whisper2max.errors import CheckpointError, TokenizerError
+from whisper2max.core.errors import CheckpointError, TokenizerError
 
 
 @pytest.fixture

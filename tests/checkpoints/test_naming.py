@@ -8,8 +8,8 @@ from checkpoint_writers import openai_state
 
 from whisper2max.checkpoints import open_checkpoint, random_checkpoint
 from whisper2max.checkpoints.naming import dims_of_shapes, find_spelling
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError
 
 EMBEDDING = "model.decoder.embed_tokens.weight"
 PREFIXES = ["_orig_mod.", "module.", "base_model.model.", "model.", "whisper._orig_mod.module."]

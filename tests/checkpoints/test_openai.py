@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from whisper2max.checkpoints import open_checkpoint
-from whisper2max.errors import CheckpointError, TokenizerError
+from whisper2max.core.errors import CheckpointError, TokenizerError
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

@@ -3,7 +3,7 @@
 import pytest
 
 from whisper2max.checkpoints import hub, open_checkpoint
-from whisper2max.errors import CheckpointError
+from whisper2max.core.errors import CheckpointError
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from whisper2max.checkpoints.pickles import MOST_PICKLED, PickledFile
-from whisper2max.errors import CheckpointError
-from whisper2max.held import HeldFile
+from whisper2max.core.errors import CheckpointError
+from whisper2max.core.held import HeldFile
 
 
 def opened(path) -> PickledFile:

@@ -7,7 +7,7 @@ import torch
 
 from whisper2max.checkpoints import SIZES, random_checkpoint
 from whisper2max.checkpoints.random_init import random_tensors, sinusoids
-from whisper2max.errors import TokenizerError, UsageError
+from whisper2max.core.errors import TokenizerError, UsageError
 
 
 def test_a_seed_names_one_model(toy):

@@ -7,7 +7,7 @@ import pytest
 
 from whisper2max.checkpoints import SIZES, hub, open_size, packaged
 from whisper2max.checkpoints.names import tensor_shapes
-from whisper2max.errors import CheckpointError, UsageError
+from whisper2max.core.errors import CheckpointError, UsageError
 
 # Parameters in millions, from openai-whisper's README and the model cards.
 PUBLISHED = {"tiny": 39, "base": 74, "small": 244, "medium": 769, "large": 1550, "turbo": 809}

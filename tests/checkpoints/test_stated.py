@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from whisper2max import conversion
+from whisper2max.artifact.generation_schema import check_generation
 from whisper2max.checkpoints import open_checkpoint
-from whisper2max.generation_schema import check_generation
 
 OLD_LIST = [1, 2, 7]
 

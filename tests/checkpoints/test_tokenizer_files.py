@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from whisper2max.checkpoints import open_checkpoint
-from whisper2max.errors import TokenizerError
+from whisper2max.core.errors import TokenizerError
 from whisper2max.runtime.tokens import Tokenizer
 
 TEXTS = ["Hello, world!", " It's 25% off\n\n  now", "Größe, naïve, 日本語 ♪♪", "<|endoftext|>"]

@@ -7,7 +7,7 @@ import pytest
 
 from whisper2max.checkpoints import packaged
 from whisper2max.checkpoints.tokenizers import from_openai_assets, resolve_tokenizer
-from whisper2max.errors import TokenizerError
+from whisper2max.core.errors import TokenizerError
 from whisper2max.runtime.tokens import Tokenizer
 
 TEXTS = [

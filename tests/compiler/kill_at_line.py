@@ -20,7 +20,7 @@ def main() -> None:
     where, script = sys.argv[1], sys.argv[2]
     sys.argv = sys.argv[2:]
     sys.path.insert(0, os.path.dirname(script))
-    importlib.import_module("whisper2max.publication")
+    importlib.import_module("whisper2max.artifact.publication")
     points: list[str] = []
     last = int(where) if where.isdigit() else None
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from artifact_samples import manifest_fields, write_files
 
-from whisper2max.errors import Whisper2MaxError
-from whisper2max.manifest import write_manifest
-from whisper2max.publication import Publication
+from whisper2max.artifact.manifest import write_manifest
+from whisper2max.artifact.publication import Publication
+from whisper2max.core.errors import Whisper2MaxError
 
 
 def publish(output: Path, content: str, mode: str, bulk: int = 0) -> None:

@@ -4,9 +4,9 @@ import torch
 import whisper.model
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from whisper2max import passes
-from whisper2max.dims import ModelDimensions
-from whisper2max.ir import GraphSpec, expected_nodes
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.graph import passes
+from whisper2max.graph.ir import GraphSpec, expected_nodes
 
 VARIANTS = {
     "multilingual_80_mels": ModelDimensions(80, 1500, 32, 2, 2, 51865, 448, 32, 2, 2),

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from whisper2max.address_space import NEEDED_BY_MAX, require_room_for_max
-from whisper2max.errors import UsageError
+from whisper2max.core.address_space import NEEDED_BY_MAX, require_room_for_max
+from whisper2max.core.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import warnings
 import pytest
 from artifact_samples import DIMS, generation_json, sample_spec, write_artifact
 
-from whisper2max import artifact as artifact_module
-from whisper2max.artifact import UnverifiedArtifactWarning, open_artifact
-from whisper2max.errors import ArtifactError
+from whisper2max.artifact import artifact as artifact_module
+from whisper2max.artifact.artifact import UnverifiedArtifactWarning, open_artifact
+from whisper2max.core.errors import ArtifactError
 
 
 @pytest.fixture
@@ -170,7 +170,8 @@ def test_a_file_that_cannot_be_read_is_named(sample):
 
 
 def test_importing_brings_neither_torch_nor_max():
-    code = "import sys, json, whisper2max.artifact, whisper2max.publication, whisper2max.cache; "
+    modules = "whisper2max.artifact.artifact, whisper2max.artifact.publication, whisper2max.build.cache"
+    code = f"import sys, json, {modules}; "
     code += "print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "max", "numpy", "jinja2", "transformers"} & set(json.loads(output))

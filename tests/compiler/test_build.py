@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from whisper2max import build
-from whisper2max.build import Source
-from whisper2max.errors import ArtifactError, BuildError
-from whisper2max.held import HeldFiles
-from whisper2max.target import Target, resolve
+from whisper2max.build import compiler as build
+from whisper2max.build.compiler import Source
+from whisper2max.build.target import Target, resolve
+from whisper2max.core.errors import ArtifactError, BuildError
+from whisper2max.core.held import HeldFiles
 
 SOURCE = Source(b"BUILDERS = {}\n", {"step.mojo": b"fn step(): pass\n", "tile.mojo": b"fn tile(): pass\n"})
 
@@ -89,7 +89,7 @@ def test_the_compiler_works_in_an_empty_directory_of_its_own_and_searches_none(c
     monkeypatch.setenv("PYTHONPATH", "the/users/choice::/elsewhere")
     build.compile_tapped(SOURCE, {"step": []}, resolve("native"), lambda message: None)
     (command, options, written), = compiler
-    assert command[1:4] == ["-P", "-m", "whisper2max.compile_graph"]
+    assert command[1:4] == ["-P", "-m", "whisper2max.build.compile_graph"]
     assert written == {"model.py": SOURCE.model_py, **SOURCE.kernels}
     assert Path(options["cwd"]).is_absolute() and not Path(options["cwd"]).is_relative_to(tmp_path)
     assert Path(options["cwd"]).parent == Path(command[7]).parent

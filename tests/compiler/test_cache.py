@@ -12,9 +12,9 @@ import warnings
 
 import pytest
 
-from whisper2max import cache as cache_module
-from whisper2max.cache import GraphCache, cache_dir
-from whisper2max.errors import UsageError
+from whisper2max.build import cache as cache_module
+from whisper2max.build.cache import GraphCache, cache_dir
+from whisper2max.core.errors import UsageError
 
 KEY, OTHER_KEY = "0123456789abcdef" * 4, "f" * 64
 
@@ -209,7 +209,7 @@ class TestEntries:
         assert list((cache.root / "graphs").iterdir()) == []
 
     def test_a_killed_writer_leaves_no_entry_and_is_cleaned_up_after(self, cache, mef, monkeypatch):
-        code = "import os, signal, sys; from whisper2max import cache; "
+        code = "import os, signal, sys; from whisper2max.build import cache; "
         code += "cache.sync_tree = lambda path: os.kill(os.getpid(), signal.SIGKILL); "
         code += "cache.GraphCache(sys.argv[1]).put(sys.argv[2], 'encoder', sys.argv[3], {})"
         command = [sys.executable, "-c", code, str(cache.root), KEY, str(mef)]
@@ -285,7 +285,7 @@ class TestCompetition:
             pass
 
     def test_a_killed_holder_holds_no_more(self, cache):
-        code = "import os, signal, sys; from whisper2max.cache import GraphCache\n"
+        code = "import os, signal, sys; from whisper2max.build.cache import GraphCache\n"
         code += "with GraphCache(sys.argv[1]).lock(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)"
         subprocess.run([sys.executable, "-c", code, str(cache.root), KEY], check=False)
         waited = []

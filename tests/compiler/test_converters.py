@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from whisper2max.converters import converts, registered_names
-from whisper2max.errors import SpecError
-from whisper2max.walker import walk
+from whisper2max.core.errors import SpecError
+from whisper2max.graph.converters import converts, registered_names
+from whisper2max.graph.walker import walk
 
 
 def test_a_second_converter_for_a_class_raises():

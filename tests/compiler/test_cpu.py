@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from whisper2max import cpu
-from whisper2max.errors import ArtifactError
+from whisper2max.core import cpu
+from whisper2max.core.errors import ArtifactError
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-from whisper2max.description import describe
+from whisper2max.cli.description import describe
 
 
 def test_facts_are_lines_without_control_characters():

@@ -3,8 +3,8 @@
 import pytest
 from small_models import VARIANTS
 
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError
 
 
 @pytest.mark.parametrize(

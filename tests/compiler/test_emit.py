@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from small_models import VARIANTS, openai_module, packed_spec, transformers_module
 
-from whisper2max import passes
-from whisper2max.emit import TEMPLATES, emit
-from whisper2max.errors import BuildError, SpecError
-from whisper2max.ir import Gelu
-from whisper2max.walker import walk
+from whisper2max.core.errors import BuildError, SpecError
+from whisper2max.graph import passes
+from whisper2max.graph.emit import TEMPLATES, emit
+from whisper2max.graph.ir import Gelu
+from whisper2max.graph.walker import walk
 
 GOLDEN = Path(__file__).parent / "golden"
 NARROW = "english_80_mels"

@@ -7,11 +7,11 @@ from dataclasses import fields
 import pytest
 from small_models import packed_spec
 
-from whisper2max.dims import ModelDimensions
-from whisper2max.emit import emit
-from whisper2max.manifest import read_manifest
+from whisper2max.artifact.manifest import read_manifest
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.graph.emit import emit
+from whisper2max.graph.passes import PASSES
 from whisper2max.parity.report import SCHEMA_VERSION, ParityReport, Row, TokenRow
-from whisper2max.passes import PASSES
 
 EMPTY = ParityReport("float32", "", None, (), (), (), None, {}, {})
 REFRESH = "run `make examples`"

@@ -2,8 +2,8 @@ import errno
 
 import pytest
 
-from whisper2max.errors import AudioError, CheckpointError, ParityError
-from whisper2max.failures import explain
+from whisper2max.cli.failures import explain
+from whisper2max.core.errors import AudioError, CheckpointError, ParityError
 from whisper2max.runtime.languages import language_code
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from whisper2max.errors import ArtifactError, CheckpointError
-from whisper2max.held import HeldFile, HeldFiles
+from whisper2max.core.errors import ArtifactError, CheckpointError
+from whisper2max.core.held import HeldFile, HeldFiles
 
 CONTENT = b"held " * 1000
 

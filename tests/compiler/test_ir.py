@@ -6,9 +6,9 @@ import pytest
 import torch
 from small_models import VARIANTS, packed_spec
 
-from whisper2max import passes
-from whisper2max.errors import SpecError
-from whisper2max.ir import DTYPES, GraphSpec, LayerNorm, Linear, expected_nodes
+from whisper2max.core.errors import SpecError
+from whisper2max.graph import passes
+from whisper2max.graph.ir import DTYPES, GraphSpec, LayerNorm, Linear, expected_nodes
 
 
 def standard(dims) -> GraphSpec:

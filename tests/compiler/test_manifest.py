@@ -4,14 +4,14 @@ from hashlib import sha256
 import pytest
 from artifact_samples import manifest_fields, write_artifact, write_files
 
-from whisper2max.errors import ArtifactError
-from whisper2max.manifest import (
+from whisper2max.artifact.manifest import (
     FORMAT_VERSION,
     manifest_digest,
     read_json_object,
     read_manifest,
     write_manifest,
 )
+from whisper2max.core.errors import ArtifactError
 
 
 def rewrite(directory, change, digest=True):

@@ -7,7 +7,7 @@ import pytest
 # Blocks of 8 MiB between small ones that stay, in a process whose allocator has freed such a block before.
 PROGRAM = """
 import numpy as np
-from whisper2max.memory import return_large_blocks
+from whisper2max.core.memory import return_large_blocks
 
 def resident():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) // 1024
@@ -36,7 +36,7 @@ def test_freed_blocks_leave_the_process():
 
 # Small blocks of which one in a hundred stays.
 FRAGMENTS = """
-from whisper2max.memory import return_free_memory
+from whisper2max.core.memory import return_free_memory
 
 def resident():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) // 1024

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from whisper2max import partials
-from whisper2max.partials import PartialDirectory, exchange, sweep, sync_tree, tree_bytes
+from whisper2max.core import partials
+from whisper2max.core.partials import PartialDirectory, exchange, sweep, sync_tree, tree_bytes
 
 
 def test_a_partial_directory_is_empty_and_named_after_its_destination(tmp_path):
@@ -21,7 +21,7 @@ def test_a_partial_directory_is_empty_and_named_after_its_destination(tmp_path):
 def test_a_sweep_spares_the_living_and_removes_the_dead(tmp_path):
     living = PartialDirectory(tmp_path, "base")
     code = "import sys, os, signal; from pathlib import Path; "
-    code += "from whisper2max.partials import PartialDirectory; "
+    code += "from whisper2max.core.partials import PartialDirectory; "
     code += "p = PartialDirectory(Path(sys.argv[1]), 'base'); (p.path / 'x').write_bytes(bytes(100)); "
     code += "os.kill(os.getpid(), signal.SIGKILL)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from whisper2max import passes
-from whisper2max.errors import SpecError
-from whisper2max.ir import Attention
-from whisper2max.walker import walk
+from whisper2max.core.errors import SpecError
+from whisper2max.graph import passes
+from whisper2max.graph.ir import Attention
+from whisper2max.graph.walker import walk
 
 
 def unpacked(panels, outputs):

@@ -4,8 +4,8 @@ import unicodedata
 
 import pytest
 
-from whisper2max.errors import ArtifactError, BuildError
-from whisper2max.printable import printable
+from whisper2max.core.errors import ArtifactError, BuildError
+from whisper2max.core.printable import printable
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from artifact_samples import contents, manifest_fields, write_artifact, write_files
 
-from whisper2max import publication as publication_module
-from whisper2max.artifact import open_artifact
-from whisper2max.errors import ArtifactError, BuildError, UsageError
-from whisper2max.manifest import write_manifest
-from whisper2max.partials import sweep
-from whisper2max.publication import Publication
+from whisper2max.artifact import publication as publication_module
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.artifact.manifest import write_manifest
+from whisper2max.artifact.publication import Publication
+from whisper2max.core.errors import ArtifactError, BuildError, UsageError
+from whisper2max.core.partials import sweep
 
 HERE = Path(__file__).parent
 SEED = 20260101

@@ -3,13 +3,13 @@
 import pytest
 from artifact_samples import contents, write_artifact
 
-from whisper2max import artifact as artifact_module
-from whisper2max import rebuild as rebuild_module
-from whisper2max import target as target_module
-from whisper2max.artifact import open_artifact
-from whisper2max.cpu import X86_64_LEVELS
-from whisper2max.errors import ArtifactError, UsageError
-from whisper2max.target import resolve
+from whisper2max.artifact import artifact as artifact_module
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.build import rebuild as rebuild_module
+from whisper2max.build import target as target_module
+from whisper2max.build.target import resolve
+from whisper2max.core.cpu import X86_64_LEVELS
+from whisper2max.core.errors import ArtifactError, UsageError
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
-from whisper2max.errors import BuildError
-from whisper2max.source import explained, load_source
+from whisper2max.core.errors import BuildError
+from whisper2max.graph.source import explained, load_source
 
 
 def test_a_failing_import_shows_the_line(tmp_path):

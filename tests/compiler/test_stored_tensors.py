@@ -6,9 +6,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from whisper2max.errors import ArtifactError
-from whisper2max.held import HeldFile
-from whisper2max.stored_tensors import StoredTensor, read_header
+from whisper2max.artifact.stored_tensors import StoredTensor, read_header
+from whisper2max.core.errors import ArtifactError
+from whisper2max.core.held import HeldFile
 
 TENSORS = {
     "matrix": torch.arange(12, dtype=torch.float32).reshape(3, 4),

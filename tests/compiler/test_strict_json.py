@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from whisper2max.errors import CheckpointError
-from whisper2max.strict_json import MOST_BYTES, parse
+from whisper2max.core.errors import CheckpointError
+from whisper2max.core.strict_json import MOST_BYTES, parse
 
 
 def read(content: bytes, kind: type = dict):

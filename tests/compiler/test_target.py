@@ -2,10 +2,10 @@
 
 import pytest
 
-from whisper2max import target as target_module
-from whisper2max.cpu import X86_64_LEVELS, native_cpu_features
-from whisper2max.errors import UsageError
-from whisper2max.target import TARGETS, Target, resolve, resolve_to_prove
+from whisper2max.build import target as target_module
+from whisper2max.build.target import TARGETS, Target, resolve, resolve_to_prove
+from whisper2max.core.cpu import X86_64_LEVELS, native_cpu_features
+from whisper2max.core.errors import UsageError
 
 AVX2_MACHINE = X86_64_LEVELS["x86-64-v3"] | {"fpu", "adx", "aes"}
 

@@ -9,8 +9,8 @@ import warnings
 
 import pytest
 
-from whisper2max import terminal
-from whisper2max.terminal import StandardStream, say, say_warnings, settle, show, show_text
+from whisper2max.cli import terminal
+from whisper2max.cli.terminal import StandardStream, say, say_warnings, settle, show, show_text
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 from small_models import VARIANTS, openai_module, transformers_module
 
-from whisper2max.errors import SpecError
-from whisper2max.walker import walk
+from whisper2max.core.errors import SpecError
+from whisper2max.graph.walker import walk
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -48,7 +48,7 @@ def test_a_bias_that_is_gone_makes_blocks_uneven(small_dims, small_module):
 
 
 def test_doubly_claimed_tensor(small_dims, small_module, monkeypatch):
-    from whisper2max.converters import registry
+    from whisper2max.graph.converters import registry
 
     original = registry._CONVERTERS["torch.nn.modules.normalization.LayerNorm"]
 

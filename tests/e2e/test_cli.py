@@ -80,8 +80,8 @@ def test_options_that_do_not_exist_are_refused(tiny_en_artifact, option):
 def test_a_changed_byte_in_any_file_is_refused(small_artifact, tmp_path):
     copy = tmp_path / "artifact"
     shutil.copytree(small_artifact.path, copy)
-    from whisper2max.artifact import open_artifact
-    from whisper2max.errors import ArtifactError
+    from whisper2max.artifact.artifact import open_artifact
+    from whisper2max.core.errors import ArtifactError
 
     for path in sorted(copy.rglob("*")):
         if path.is_dir():

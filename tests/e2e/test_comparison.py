@@ -13,16 +13,16 @@ import safetensors.numpy
 from small_models import VARIANTS, transformers_module
 
 import whisper2max
-from whisper2max.artifact import open_artifact, write_manifest
-from whisper2max.comparison import compare_with, replay_artifact
-from whisper2max.errors import UsageError
+from whisper2max.artifact.artifact import open_artifact, write_manifest
+from whisper2max.core.errors import UsageError
+from whisper2max.parity.comparison import compare_with, replay_artifact
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.kept import FILE
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
 WITHOUT_TORCH = (
     "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'jinja2', 'whisper')))\n"
-    "from whisper2max.cli import main; main()"
+    "from whisper2max.cli.main import main; main()"
 )
 
 

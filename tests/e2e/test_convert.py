@@ -10,11 +10,11 @@ import torch
 from small_models import VARIANTS, openai_module, transformers_module
 
 import whisper2max
-from whisper2max import build
-from whisper2max.artifact import open_artifact
-from whisper2max.errors import ArtifactError, BuildError, ParityError, UsageError
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.build import compiler as build
+from whisper2max.core.errors import ArtifactError, BuildError, ParityError, UsageError
+from whisper2max.graph.passes import PASSES
 from whisper2max.parity.taps import encoder_taps, prompt_taps, step_taps
-from whisper2max.passes import PASSES
 
 FILES = {
     "encoder.mef",

@@ -12,14 +12,14 @@ from max.driver import Buffer
 from max.dtype import DType
 
 import whisper2max
-from whisper2max.artifact import open_artifact
-from whisper2max.build import Source, compile_tapped
-from whisper2max.errors import UsageError
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.build.compiler import Source, compile_tapped
+from whisper2max.build.target import resolve
+from whisper2max.core.errors import UsageError
+from whisper2max.graph.passes import panels
 from whisper2max.parity import tapped
-from whisper2max.passes import panels
 from whisper2max.runtime.graphs import load_graph
 from whisper2max.runtime.threads import shared_session
-from whisper2max.target import resolve
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
 EXHAUSTIVE = [pytest.mark.slow, pytest.mark.exhaustive]
@@ -184,8 +184,8 @@ def test_compile_and_verify_for_a_level(convert_for, small_artifact, small_modul
 
 
 def test_a_level_that_cannot_run_here_is_refused_before_anything_else(small_module, tmp_path, monkeypatch):
-    monkeypatch.setattr("whisper2max.target.platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("whisper2max.target.cpu_features", lambda: frozenset({"avx", "avx2"}))
+    monkeypatch.setattr("whisper2max.build.target.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("whisper2max.build.target.cpu_features", lambda: frozenset({"avx", "avx2"}))
     with pytest.raises(UsageError, match="x86-64-v3 needs CPU features that this machine lacks: abm, .*nothing is pub"):
         whisper2max.convert(module=small_module, output=tmp_path / "made", target="x86-64-v3")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper2max.errors import UsageError
+from whisper2max.core.errors import UsageError
 from whisper2max.runtime.audio import load_audio
 from whisper2max.runtime.decoding import DecodingOptions
 from whisper2max.runtime.features import log_mel

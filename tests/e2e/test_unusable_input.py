@@ -15,11 +15,11 @@ from artifact_samples import contents, write_artifact
 from checkpoint_writers import Writers, openai_state, tokenizers_parsed_once
 from small_models import VARIANTS
 
-from whisper2max import cli
+from whisper2max.artifact.manifest import FORMAT_VERSION, manifest_digest
 from whisper2max.checkpoints import random_checkpoint
+from whisper2max.cli import main as cli
 from whisper2max.conversion import convert
-from whisper2max.errors import ArtifactError, CheckpointError, TokenizerError, UsageError, Whisper2MaxError
-from whisper2max.manifest import FORMAT_VERSION, manifest_digest
+from whisper2max.core.errors import ArtifactError, CheckpointError, TokenizerError, UsageError, Whisper2MaxError
 from whisper2max.runtime import engine, model
 from whisper2max.samples import SPEECH
 

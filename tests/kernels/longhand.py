@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from whisper2max.passes import panels, quantize
+from whisper2max.graph.passes import panels, quantize
 
 EPS = 1e-5
 

@@ -8,7 +8,7 @@ from max.driver import Buffer
 from max.dtype import DType
 from max.graph import DeviceRef, TensorType
 
-from whisper2max.passes import quantize
+from whisper2max.graph.passes import quantize
 from whisper2max.runtime.weights import registry
 
 N_IN, N_OUT = 72, 83

@@ -11,9 +11,9 @@ import whisper.model
 
 import whisper2max
 from whisper2max.checkpoints import open_size
-from whisper2max.cpu import cpu_features
+from whisper2max.core.cpu import cpu_features
+from whisper2max.graph.walker import walk
 from whisper2max.runtime.audio import load_audio
-from whisper2max.walker import walk
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))
 

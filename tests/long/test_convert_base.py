@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from whisper2max.artifact import open_artifact
-from whisper2max.cache import GraphCache
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.build.cache import GraphCache
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
 
@@ -45,7 +45,7 @@ def test_fresh_process_transcribes_without_torch(base_artifact, shared_audio, pa
     clip = shared_audio / "en_jfk.mp3"
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'jinja2', 'whisper')))\n"
-        "from whisper2max.cli import main; main()"
+        "from whisper2max.cli.main import main; main()"
     )
     command = [sys.executable, "-c", program, "transcribe", base_artifact.path, clip]
     runs = [measured(command) for _ in range(5)]

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from small_models import VARIANTS, transformers_module
 
-from whisper2max.artifact import open_artifact
+from whisper2max.artifact.artifact import open_artifact
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
 # Some runs are killed and some finish, also where the machine was half as busy, or twice, when one was timed.

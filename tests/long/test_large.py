@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from whisper2max.artifact import open_artifact
+from whisper2max.artifact.artifact import open_artifact
 
 pytestmark = pytest.mark.exhaustive
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import whisper2max
-from whisper2max.comparison import replay_artifact
+from whisper2max.parity.comparison import replay_artifact
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
 # Of different character: read, spoken freely, a few words at low quality; Mandarin; music.

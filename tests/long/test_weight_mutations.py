@@ -8,9 +8,9 @@ import pytest
 import safetensors.numpy
 
 import whisper2max
-from whisper2max import proof
-from whisper2max.artifact import open_artifact, write_manifest
-from whisper2max.ir import PANEL
+from whisper2max.artifact.artifact import open_artifact, write_manifest
+from whisper2max.graph.ir import PANEL
+from whisper2max.parity import proof
 
 # Every kind of weight of encoder and decoder; a layer is drawn for those that have one.
 KINDS = [

@@ -57,7 +57,8 @@ def test_every_module_of_the_runtime_can_be_imported(runtime: tuple[Path, float]
     python, _ = runtime
     code = (
         "import importlib, pkgutil, whisper2max.runtime as runtime\n"
-        "import whisper2max.cli, whisper2max.artifact, whisper2max.cache, whisper2max.rebuild\n"
+        "import whisper2max.cli.main, whisper2max.artifact.artifact\n"
+        "import whisper2max.build.cache, whisper2max.build.rebuild\n"
         "for module in pkgutil.iter_modules(runtime.__path__):\n"
         "    importlib.import_module(f'{runtime.__name__}.{module.name}')"
     )

@@ -56,7 +56,7 @@ def test_every_folder_of_modules_is_a_package(names: set[str]):
 def test_the_command_is_installed(metadata: dict[str, str]):
     entry_points = configparser.ConfigParser()
     entry_points.read_string(metadata["entry_points.txt"])
-    assert dict(entry_points["console_scripts"]) == {"whisper2max": "whisper2max.cli:main"}
+    assert dict(entry_points["console_scripts"]) == {"whisper2max": "whisper2max.cli.main:main"}
 
 
 def test_the_runtime_requires_no_converter(metadata: dict[str, str]):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from whisper2max.errors import ArtifactError
-from whisper2max.held import HeldFile
+from whisper2max.core.errors import ArtifactError
+from whisper2max.core.held import HeldFile
 from whisper2max.parity.audit import audit
 
 EXPECTED = {

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from whisper2max.errors import ParityError
+from whisper2max.core.errors import ParityError
 from whisper2max.parity.figures import divergence, measure, require_usable
 
 REFERENCE = np.array([[[1.0, -4.0], [2.0, 0.5]]])

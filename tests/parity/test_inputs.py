@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from whisper2max.errors import AudioError
+from whisper2max.core.errors import AudioError
 from whisper2max.parity import inputs
 from whisper2max.runtime.audio import load_audio
 from whisper2max.samples import SPEECH

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import ArtifactError
-from whisper2max.held import HeldFile
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import ArtifactError
+from whisper2max.core.held import HeldFile
 from whisper2max.parity.kept import FILE, FRAMES, read_kept, seeded_frames, value_key
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from small_models import VARIANTS, openai_module, transformers_module
 
-from whisper2max.errors import ParityError
+from whisper2max.core.errors import ParityError
+from whisper2max.graph.walker import walk
 from whisper2max.parity.figures import measure
 from whisper2max.parity.reference import Reference, judge_of
 from whisper2max.parity.taps import Tap, encoder_taps, prompt_taps
-from whisper2max.walker import walk
 
 DIMS = VARIANTS["multilingual_80_mels"]
 MEL = np.random.default_rng(0).normal(size=(1, 80, 3000)).astype(np.float32)

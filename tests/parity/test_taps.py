@@ -5,10 +5,10 @@ import re
 import pytest
 from small_models import VARIANTS, packed_spec
 
-from whisper2max.emit import emit
-from whisper2max.ir import GraphSpec, Linear
+from whisper2max.graph.emit import emit
+from whisper2max.graph.ir import GraphSpec, Linear
+from whisper2max.graph.source import load_source
 from whisper2max.parity.taps import block_taps, encoder_taps, prompt_taps, step_taps
-from whisper2max.source import load_source
 
 OF_A_BLOCK = [
     "attn_ln",

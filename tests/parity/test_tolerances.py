@@ -1,8 +1,8 @@
 import pytest
 
-from whisper2max.ir import DTYPES
+from whisper2max.graph.ir import DTYPES
+from whisper2max.graph.passes import PASSES
 from whisper2max.parity.tolerances import EPSILONS, TOLERANCES
-from whisper2max.passes import PASSES
 
 
 def test_every_dtype_that_is_offered_has_tolerances():

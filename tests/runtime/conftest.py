@@ -11,7 +11,7 @@ import torch
 from whisper.model import ModelDimensions as OpenAIDimensions
 from whisper.model import Whisper
 
-from whisper2max.dims import ModelDimensions
+from whisper2max.core.dims import ModelDimensions
 from whisper2max.runtime.features import log_mel_powers
 from whisper2max.runtime.tokens import Tokenizer
 

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from whisper2max.errors import AudioError
+from whisper2max.core.errors import AudioError
 from whisper2max.runtime.audio import load_audio
 
 

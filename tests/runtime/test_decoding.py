@@ -8,7 +8,7 @@ import whisper
 from whisper.decoding import ApplyTimestampRules, SuppressBlank, SuppressTokens
 from whisper.tokenizer import get_tokenizer
 
-from whisper2max.errors import ArtifactError, UsageError
+from whisper2max.core.errors import ArtifactError, UsageError
 from whisper2max.runtime.decoding import DecodingOptions, check_language, decode, detect_language
 from whisper2max.runtime.features import log_mel
 from whisper2max.runtime.tokens import Tokenizer

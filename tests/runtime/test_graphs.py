@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from max.dtype import DType
 
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import ArtifactError
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import ArtifactError
 from whisper2max.runtime.graphs import require_signatures
 
 DIMS = ModelDimensions(80, 1500, 32, 2, 1, 51865, 448, 32, 2, 1)

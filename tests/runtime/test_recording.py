@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from whisper2max.errors import AudioError
+from whisper2max.core.errors import AudioError
 from whisper2max.runtime import recording
 from whisper2max.runtime.audio import Sound
 from whisper2max.runtime.features import SILENCE, log_mel, log_mel_powers

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from whisper2max.errors import TokenizerError, UsageError
+from whisper2max.core.errors import TokenizerError, UsageError
 from whisper2max.runtime.languages import language_code
 from whisper2max.runtime.tokens import BYTE_TEXTS, Tokenizer, timestamp_text
 

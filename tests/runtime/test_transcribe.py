@@ -8,7 +8,7 @@ import pytest
 import torch
 from upstream import openai_segments
 
-from whisper2max.errors import UsageError
+from whisper2max.core.errors import UsageError
 from whisper2max.runtime.audio import Sound, load_audio
 from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode, detect_language
 from whisper2max.runtime.features import log_mel, log_mel_powers, pad_or_trim

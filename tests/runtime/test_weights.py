@@ -6,8 +6,8 @@ import safetensors.torch
 import torch
 from max.dtype import DType
 
-from whisper2max.errors import ArtifactError
-from whisper2max.held import HeldFile
+from whisper2max.core.errors import ArtifactError
+from whisper2max.core.held import HeldFile
 from whisper2max.runtime.weights import map_weights, registry
 
 TENSORS = {

@@ -4,7 +4,7 @@ import os
 import pytest
 from whisper.utils import get_writer
 
-from whisper2max.errors import OutputError, UsageError
+from whisper2max.core.errors import OutputError, UsageError
 from whisper2max.runtime.results import Segment
 from whisper2max.runtime.writers import OUTPUT_FORMATS, require_writable, to_result, write
 

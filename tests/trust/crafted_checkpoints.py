@@ -16,7 +16,7 @@ from checkpoint_writers import ctranslate2_bytes, ctranslate2_variables, hugging
 from safetensors.torch import save_file
 
 from whisper2max.checkpoints import Checkpoint, random_checkpoint
-from whisper2max.dims import ModelDimensions
+from whisper2max.core.dims import ModelDimensions
 
 TOY = ModelDimensions(
     n_mels=80,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from whisper2max.manifest import manifest_digest
+from whisper2max.artifact.manifest import manifest_digest
 
 
 class Crafted:

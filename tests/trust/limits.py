@@ -133,10 +133,10 @@ def _import_everything() -> None:
     import torch  # noqa: F401
     from transformers import WhisperForConditionalGeneration  # noqa: F401
 
-    import whisper2max.cli  # noqa: F401
-    import whisper2max.comparison  # noqa: F401
-    import whisper2max.description  # noqa: F401
-    import whisper2max.inspection  # noqa: F401
+    import whisper2max.cli.description  # noqa: F401
+    import whisper2max.cli.inspection  # noqa: F401
+    import whisper2max.cli.main  # noqa: F401
+    import whisper2max.parity.comparison  # noqa: F401
     import whisper2max.runtime.model  # noqa: F401
     import whisper2max.runtime.writers  # noqa: F401
     import whisper2max.verification  # noqa: F401
@@ -199,7 +199,7 @@ def _become(request: dict) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         sys.argv = ["whisper2max", *request["argv"]]
         exec(request["before"], {})
-        from whisper2max.cli import run
+        from whisper2max.cli.main import run
 
         status = run()
     except BaseException:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-from whisper2max import cli
+from whisper2max.cli import main as cli
 from whisper2max.runtime import model
 from whisper2max.runtime.audio import load_audio
 from whisper2max.runtime.results import Segment

@@ -14,8 +14,8 @@ import pytest
 from limits import assert_refused, run_limited
 from pretended import TEXTS
 
-from whisper2max import cli
-from whisper2max.errors import AudioError
+from whisper2max.cli import main as cli
+from whisper2max.core.errors import AudioError
 from whisper2max.samples import SPEECH
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
@@ -273,7 +273,7 @@ def test_what_the_terminal_lacks_is_replaced_there_alone(sounds, encoding, shown
 FULL = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), {})\n"
 BROKEN = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, {})\n"
 CLOSED = "import os, sys; os.close({}); sys.{} = None\n"
-TAKE_OVER = "from whisper2max.terminal import take_over; take_over()\n"
+TAKE_OVER = "from whisper2max.cli.terminal import take_over; take_over()\n"
 WITH_FILES = ["-f", "srt", "-o", "out"]
 
 

@@ -14,11 +14,11 @@ import pytest
 from crafting import Crafted
 from small_models import VARIANTS, transformers_module
 
-from whisper2max.build import GRAPHS, Source
-from whisper2max.cache import GraphCache
+from whisper2max.build.cache import GraphCache
+from whisper2max.build.compiler import GRAPHS, Source
+from whisper2max.build.target import resolve
 from whisper2max.parity.taps import graph_taps
 from whisper2max.samples import SPEECH
-from whisper2max.target import resolve
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
 MODULES = ("json", "argparse", "numpy", "max", "whisper2max")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from whisper2max.errors import AudioError
+from whisper2max.core.errors import AudioError
 from whisper2max.runtime.audio import SAMPLE_RATE, load_audio, open_sound
 from whisper2max.runtime.features import log_mel_powers
 from whisper2max.runtime.recording import DIGITAL_SILENCE
@@ -229,7 +229,7 @@ def test_no_other_file_is_opened(referring):
     if shutil.which("strace") is None:
         pytest.skip("strace, which shows what is opened, is not installed")
     program = (
-        "import sys\nfrom whisper2max.errors import AudioError\nfrom whisper2max.runtime.audio import load_audio\n"
+        "import sys\nfrom whisper2max.core.errors import AudioError\nfrom whisper2max.runtime.audio import load_audio\n"
         "for name in sys.argv[1:]:\n"
         "    for source in (name, open(name, 'rb').read()):\n"
         "        try: load_audio(source)\n"

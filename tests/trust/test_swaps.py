@@ -12,17 +12,17 @@ from artifact_samples import contents
 from small_models import VARIANTS, transformers_module
 
 import whisper2max
-from whisper2max.artifact import open_artifact, write_manifest
-from whisper2max.build import Source, compile_graphs, compile_tapped
-from whisper2max.cache import GraphCache
+from whisper2max.artifact.artifact import open_artifact, write_manifest
+from whisper2max.build.cache import GraphCache
+from whisper2max.build.compiler import Source, compile_graphs, compile_tapped
+from whisper2max.build.rebuild import rebuild
+from whisper2max.build.target import resolve
 from whisper2max.checkpoints import from_module
-from whisper2max.comparison import compare_with
-from whisper2max.errors import ArtifactError, CheckpointError
-from whisper2max.inspection import inspect
+from whisper2max.cli.inspection import inspect
+from whisper2max.core.errors import ArtifactError, CheckpointError
+from whisper2max.parity.comparison import compare_with
 from whisper2max.parity.files import REPORTS
 from whisper2max.parity.report import ParityReport
-from whisper2max.rebuild import rebuild
-from whisper2max.target import resolve
 
 
 def in_place(path: Path) -> None:
@@ -193,7 +193,7 @@ def test_compare(artifact, small_artifact, monkeypatch, swap, judged):
         swap(artifact / "weights.safetensors")
         return (), (), ()
 
-    monkeypatch.setattr("whisper2max.comparison.compare_artifacts", compare)
+    monkeypatch.setattr("whisper2max.parity.comparison.compare_artifacts", compare)
     pair = (artifact, small_artifact.path) if judged else (small_artifact.path, artifact)
     with pytest.raises(ArtifactError, match="artifact/weights.safetensors was changed"):
         compare_with(*pair, [], lambda message: None)
@@ -223,7 +223,7 @@ def test_compile_compiles_what_was_hashed(artifact, after, monkeypatch):
         return compile_graphs(source, directory, target, say)
 
     after("rebuild.link_files", swap_for_a_while)
-    monkeypatch.setattr("whisper2max.rebuild.compile_graphs", compiler)
+    monkeypatch.setattr("whisper2max.build.rebuild.compile_graphs", compiler)
     with pytest.raises(ArtifactError, match="model.py was changed"):
         rebuild(artifact, lambda message: None)
     assert compiled in ([], [good])
@@ -266,7 +266,7 @@ def cached(small_artifact, tmp_path, monkeypatch):
     source, target = Source.of(small_artifact.files), resolve("native")
     kept = GraphCache().get(source.key(target), "features")
     monkeypatch.setenv("WHISPER2MAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("whisper2max.build.GRAPHS", ("features",))
+    monkeypatch.setattr("whisper2max.build.compiler.GRAPHS", ("features",))
     (tmp_path / "made").mkdir()
     return source, target, tmp_path / "made", GraphCache().put(source.key(target), "features", kept.path, {}).path
 

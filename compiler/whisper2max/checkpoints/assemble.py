@@ -10,8 +10,8 @@ import torch
 
 from whisper2max.checkpoints.files import short
 from whisper2max.checkpoints.names import tensor_shapes, transformers_name
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError
 
 LISTED_FAULTS = 20
 ANOTHER = "Its network is another than Whisper's, and no other is converted"

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from whisper2max.dims import ModelDimensions
+from whisper2max.core.dims import ModelDimensions
 
 if TYPE_CHECKING:
     import torch
 
-    from whisper2max.held import HeldFile
+    from whisper2max.core.held import HeldFile
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from whisper2max.checkpoints.naming import stated_dims
 from whisper2max.checkpoints.stated import read_stated
 from whisper2max.checkpoints.stored import MOST_BYTES, listed
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError
-from whisper2max.printable import printable
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError
+from whisper2max.core.printable import printable
 
 MODEL, CONFIG = "model.bin", "config.json"
 PREPROCESSOR_CONFIG, GENERATION_CONFIG = "preprocessor_config.json", "generation_config.json"

@@ -4,9 +4,9 @@ import hashlib
 import os
 from pathlib import Path
 
-from whisper2max import strict_json
-from whisper2max.errors import CheckpointError, Whisper2MaxError
-from whisper2max.held import HeldFile
+from whisper2max.core import strict_json
+from whisper2max.core.errors import CheckpointError, Whisper2MaxError
+from whisper2max.core.held import HeldFile
 
 HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml")
 LFS_START = b"version https://git-lfs.github.com/spec/"

@@ -1,10 +1,6 @@
 """generation.json: special ids, suppressed ids, alignment heads and mel settings, with their origin."""
 
-from whisper2max.checkpoints.files import short
-from whisper2max.checkpoints.stated import NOTHING, Stated, check_identity
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError, TokenizerError
-from whisper2max.generation_schema import (
+from whisper2max.artifact.generation_schema import (
     FORMAT_VERSION,
     HOP_LENGTH,
     N_FFT,
@@ -13,6 +9,10 @@ from whisper2max.generation_schema import (
     chunk_seconds,
     mel_settings,
 )
+from whisper2max.checkpoints.files import short
+from whisper2max.checkpoints.stated import NOTHING, Stated, check_identity
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError, TokenizerError
 from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer
 
 DERIVED = "derived from the tokenizer by openai-whisper's rule"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from whisper2max.checkpoints import huggingface
-from whisper2max.errors import CheckpointError
+from whisper2max.core.errors import CheckpointError
 
 CONNECT_SECONDS = 3
 DEFAULT_REVISION = "main"

@@ -17,10 +17,10 @@ from whisper2max.checkpoints.safetensors_file import read_header, read_safetenso
 from whisper2max.checkpoints.stated import read_stated
 from whisper2max.checkpoints.stored import fault_of_size, listed
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError
-from whisper2max.held import HeldFile
-from whisper2max.printable import printable
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError
+from whisper2max.core.held import HeldFile
+from whisper2max.core.printable import printable
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"

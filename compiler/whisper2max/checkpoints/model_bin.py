@@ -12,7 +12,7 @@ import struct
 import numpy as np
 
 from whisper2max.checkpoints.files import short
-from whisper2max.errors import CheckpointError
+from whisper2max.core.errors import CheckpointError
 
 VERSIONS = (4, 5, 6)
 KIND = "WhisperSpec"

@@ -11,9 +11,9 @@ from whisper2max.checkpoints.generation import build_generation, configure_trans
 from whisper2max.checkpoints.huggingface import DIMENSION_KEYS
 from whisper2max.checkpoints.stated import read_stated
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError
-from whisper2max.printable import printable
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError
+from whisper2max.core.printable import printable
 
 TRANSFORMERS = "transformers.models.whisper.modeling_whisper.WhisperForConditionalGeneration"
 OPENAI = "whisper.model.Whisper"

@@ -1,6 +1,6 @@
 """Canonical tensor names, which are openai-whisper's, and transformers' names for the same tensors."""
 
-from whisper2max.dims import ModelDimensions
+from whisper2max.core.dims import ModelDimensions
 
 # Longer segments first: attn_ln must not be read as attn.
 TRANSFORMERS_SEGMENTS = {

@@ -13,8 +13,8 @@ import torch
 
 from whisper2max.checkpoints.names import transformers_name
 from whisper2max.checkpoints.stored import listed
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError
 
 PROJECTION = "proj_out.weight"
 HEAD_WIDTH = 64

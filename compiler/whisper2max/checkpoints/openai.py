@@ -12,9 +12,9 @@ from whisper2max.checkpoints.naming import dims_of_shapes, find_spelling, refuse
 from whisper2max.checkpoints.pickles import PickledFile, StoredTensor
 from whisper2max.checkpoints.stored import fault_of_size, listed
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError
-from whisper2max.printable import printable
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError
+from whisper2max.core.printable import printable
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 # Where a file of torch.save keeps the state dict: openai-whisper, Lightning, training loops.

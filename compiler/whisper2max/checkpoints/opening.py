@@ -6,7 +6,7 @@ from pathlib import Path
 from whisper2max.checkpoints import ctranslate2, hub, huggingface, openai
 from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.sizes import SIZES
-from whisper2max.errors import CheckpointError
+from whisper2max.core.errors import CheckpointError
 
 # Each has matches(path) and open_path(path, tokenizer). The first that matches opens the path.
 FORMATS = (openai, ctranslate2, huggingface)

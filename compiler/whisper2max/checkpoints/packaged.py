@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.files import open_file, read_bytes
-from whisper2max.errors import CheckpointError
+from whisper2max.core.errors import CheckpointError
 
 
 @dataclass(frozen=True)

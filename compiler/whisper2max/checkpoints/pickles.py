@@ -17,8 +17,8 @@ import torch
 
 from whisper2max.checkpoints.files import short
 from whisper2max.checkpoints.stored import MOST_BYTES, tensor_at
-from whisper2max.errors import CheckpointError
-from whisper2max.held import HeldFile
+from whisper2max.core.errors import CheckpointError
+from whisper2max.core.held import HeldFile
 
 # Of a pickle, and of an archive's directory; those of large-v3 have 200 kB, and a trainer's some times as much.
 MOST_PICKLED = 4 << 20

@@ -15,7 +15,7 @@ from whisper2max.checkpoints.generation import build_generation, configure_trans
 from whisper2max.checkpoints.names import tensor_shapes
 from whisper2max.checkpoints.sizes import find_size
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
-from whisper2max.dims import ModelDimensions
+from whisper2max.core.dims import ModelDimensions
 
 EMBEDDING_STD = 0.05
 POSITION_STD = 0.02

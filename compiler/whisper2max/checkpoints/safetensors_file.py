@@ -4,11 +4,11 @@ import math
 
 import torch
 
-from whisper2max import strict_json
 from whisper2max.checkpoints.files import AGAIN, short
 from whisper2max.checkpoints.stored import MOST_BYTES, tensor_at
-from whisper2max.errors import CheckpointError
-from whisper2max.held import HeldFile
+from whisper2max.core import strict_json
+from whisper2max.core.errors import CheckpointError
+from whisper2max.core.held import HeldFile
 
 TYPES = {
     "F64": torch.float64,

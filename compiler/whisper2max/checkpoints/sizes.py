@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import CheckpointError, UsageError
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import CheckpointError, UsageError
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from whisper2max.checkpoints.files import short
-from whisper2max.errors import CheckpointError
+from whisper2max.core.errors import CheckpointError
 from whisper2max.runtime.languages import OTHER_CODES
 from whisper2max.runtime.tokens import Tokenizer
 

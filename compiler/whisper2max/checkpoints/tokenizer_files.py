@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from whisper2max.checkpoints.files import AGAIN, quoted, read_bytes, read_json, read_json_if_present
-from whisper2max.errors import TokenizerError
+from whisper2max.core.errors import TokenizerError
 from whisper2max.runtime.tokenizer_json import byte_level_bpe
 from whisper2max.runtime.tokens import BYTE_TEXTS
 

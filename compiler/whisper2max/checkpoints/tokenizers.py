@@ -20,7 +20,7 @@ from whisper2max.checkpoints.tokenizer_files import (
     read_vocab,
     whisper_tokenizer_json,
 )
-from whisper2max.errors import TokenizerError
+from whisper2max.core.errors import TokenizerError
 from whisper2max.runtime.languages import LANGUAGES
 from whisper2max.runtime.tokenizer_json import read_tokenizer_json
 from whisper2max.runtime.tokens import N_TIMESTAMPS, SMALLEST_MULTILINGUAL_VOCABULARY, Tokenizer

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from whisper2max.ir import GraphSpec
+from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.case import (
     Transcript,
     describe,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from whisper2max.held import HeldFile
+from whisper2max.core.held import HeldFile
 from whisper2max.parity.report import WeightAudit, WeightDifference
 from whisper2max.runtime.weights import map_weights
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whisper2max.dims import ModelDimensions
+from whisper2max.core.dims import ModelDimensions
 from whisper2max.parity.report import Input
 from whisper2max.runtime.audio import SAMPLE_RATE
 from whisper2max.runtime.engine import Engine

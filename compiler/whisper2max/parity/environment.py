@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from whisper2max.build import GRAPHS
-from whisper2max.cpu import native_cpu_features
-from whisper2max.held import HeldFile
+from whisper2max.build.compiler import GRAPHS
+from whisper2max.core.cpu import native_cpu_features
+from whisper2max.core.held import HeldFile
 
 
 def environment(versions: Mapping[str, str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whisper2max.errors import ParityError
+from whisper2max.core.errors import ParityError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from whisper2max.ir import GraphSpec
+from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.case import Transcript, Window, describe, greedy_limit, prompt_of, transcript_of, window_of
 from whisper2max.parity.isolated import compare_blocks
 from whisper2max.parity.kept import Keeper

@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import whisper2max.templates
-from whisper2max.printable import printable
+from whisper2max.core.printable import printable
 
 TEMPLATES = Path(whisper2max.templates.__path__[0])
 MAX_COLUMNS = 1000

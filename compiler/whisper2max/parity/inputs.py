@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper2max.printable import printable
+from whisper2max.core.printable import printable
 from whisper2max.runtime.audio import SAMPLE_RATE, open_sound
 from whisper2max.samples import SPEECH
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from whisper2max.errors import ParityError
-from whisper2max.ir import GraphSpec
+from whisper2max.core.errors import ParityError
+from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.case import Transcript, Window
 from whisper2max.parity.layers import Judgement
 from whisper2max.parity.reference import Reference, Sink

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from whisper2max import strict_json
-from whisper2max.dims import ModelDimensions
-from whisper2max.errors import ArtifactError
-from whisper2max.held import HeldFile
+from whisper2max.artifact.stored_tensors import read_header
+from whisper2max.core import strict_json
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.errors import ArtifactError
+from whisper2max.core.held import HeldFile
 from whisper2max.parity.case import Transcript, Window
 from whisper2max.parity.report import Row
 from whisper2max.runtime.features import HOP_LENGTH
 from whisper2max.runtime.weights import map_weights
-from whisper2max.stored_tensors import read_header
 
 FILE = "reference.safetensors"
 FRAMES = 16

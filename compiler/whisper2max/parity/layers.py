@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whisper2max.errors import ParityError
-from whisper2max.ir import GraphSpec
+from whisper2max.core.errors import ParityError
+from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.case import Transcript, Window, step_positions
 from whisper2max.parity.figures import measure, require_usable
 from whisper2max.parity.reference import Reference

@@ -18,11 +18,11 @@ from transformers.modeling_outputs import BaseModelOutput
 from whisper2max.checkpoints.assemble import assemble
 from whisper2max.checkpoints.module import OPENAI, TRANSFORMERS, float32_copy
 from whisper2max.checkpoints.names import transformers_name
-from whisper2max.converters.registry import qualified_name
-from whisper2max.errors import ParityError, SpecError
-from whisper2max.ir import Gelu, LayerNorm
+from whisper2max.core.errors import ParityError, SpecError
+from whisper2max.graph.converters.registry import qualified_name
+from whisper2max.graph.ir import Gelu, LayerNorm
+from whisper2max.graph.walker import WalkedModule, walk
 from whisper2max.parity.taps import LOGITS, Tap
-from whisper2max.walker import WalkedModule, walk
 
 # Called with path, values [batch, rows, width], and (smallest, largest) variance of a norm's input or None.
 Sink = Callable[[str, np.ndarray, tuple[float, float] | None], None]

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from whisper2max.artifact import Artifact
-from whisper2max.errors import UsageError
-from whisper2max.ir import GraphSpec
+from whisper2max.artifact.artifact import Artifact
+from whisper2max.build.target import resolve
+from whisper2max.core.errors import UsageError
+from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.case import Transcript, Window, describe, step_positions, transcript_of
 from whisper2max.parity.kept import FILE, Kept, read_kept, seeded_frames, value_key
 from whisper2max.parity.report import Findings, Input, Row, TokenRow, data_order
@@ -21,7 +22,6 @@ from whisper2max.parity.tapped import TappedGraphs
 from whisper2max.parity.taps import LOGITS, encoder_taps, prompt_taps
 from whisper2max.parity.tolerances import TOLERANCES
 from whisper2max.runtime.engine import Engine
-from whisper2max.target import resolve
 
 
 def replay(artifact: Artifact, engine: Engine, say: Callable[[str], None]) -> tuple[Findings, Kept]:

@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from max.driver import Buffer
 
-from whisper2max.build import Source, compile_tapped
-from whisper2max.dims import ModelDimensions
-from whisper2max.held import HeldFile
-from whisper2max.ir import GraphSpec
+from whisper2max.build.compiler import Source, compile_tapped
+from whisper2max.build.target import Target
+from whisper2max.core.dims import ModelDimensions
+from whisper2max.core.held import HeldFile
+from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.taps import block_taps, graph_taps
 from whisper2max.runtime.graphs import load_graph
 from whisper2max.runtime.threads import shared_session
 from whisper2max.runtime.weights import map_weights
-from whisper2max.target import Target
 
 Values = dict[str, np.ndarray]
 

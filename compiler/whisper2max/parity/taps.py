@@ -6,7 +6,7 @@ not offer, or a reference does not reach, fails the run.
 
 from dataclasses import dataclass
 
-from whisper2max.ir import Conv1d, Embedding, Gelu, GraphSpec, LayerNorm, Linear, Positions
+from whisper2max.graph.ir import Conv1d, Embedding, Gelu, GraphSpec, LayerNorm, Linear, Positions
 
 LOGITS = "decoder.logits"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from whisper2max.printable import printable
+from whisper2max.core.printable import printable
 
 
 def parity_table(summary: Mapping[str, Any]) -> Table:

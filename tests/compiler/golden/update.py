@@ -9,7 +9,7 @@ sys.path.insert(0, str(HERE.parent))
 from small_models import VARIANTS, packed_spec  # noqa: E402
 from test_emit import NARROW, emitted  # noqa: E402
 
-from whisper2max.emit import emit  # noqa: E402
+from whisper2max.graph.emit import emit  # noqa: E402
 
 for variant in VARIANTS:
     (HERE / f"{variant}.py.golden").write_text(emitted(variant), encoding="utf-8")

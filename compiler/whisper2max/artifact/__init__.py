@@ -1,0 +1,1 @@
+"""The directory that is published: what it holds, how it is read, checked and replaced."""

@@ -1,0 +1,1 @@
+"""From generated source to compiled graphs, and where they are kept."""

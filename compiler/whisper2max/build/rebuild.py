@@ -1,0 +1,60 @@
+"""compile: rebuild the graphs of an artifact from its model.py and kernels, without torch."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from whisper2max.artifact.artifact import Artifact, open_artifact, write_manifest
+from whisper2max.artifact.publication import Publication
+from whisper2max.build.compiler import GRAPHS, Source, compile_graphs, compiler_versions
+from whisper2max.build.target import NATIVE, resolve
+from whisper2max.core.held import HeldFiles
+
+
+def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATIVE) -> Artifact:
+    """Compile the graphs of an artifact for a target and the installed MAX version.
+
+    Runs the artifact's model.py and Mojo sources: do so with artifacts of people you trust only. The
+    result is marked unverified until `verify` passes, on a machine that can run the target.
+
+    Args:
+        artifact: the directory.
+        say: told what is compiling.
+        target: a name of `build.target.TARGETS`; this machine by default, whatever it was compiled for before.
+
+    Raises:
+        Whisper2MaxError: there is no such target, the artifact is damaged, or its graphs do not compile; it is left
+            as it was.
+    """
+    resolved = resolve(target)
+    opened = open_artifact(artifact, check_machine=False, warn_unverified=False)
+    replaced = {*(f"{name}.mef" for name in GRAPHS), "parity.json", "parity.html"}
+    with Publication(opened.path, force=True) as staging:
+        kept = link_files(opened.files, [name for name in opened.files if name not in replaced], staging)
+        compiled = compile_graphs(Source.of(opened.files), staging, resolved, say)
+        opened.files.require_unchanged()  # what is kept is read again for the manifest
+        fields = {
+            "target": resolved.to_dict(),
+            "versions": {**opened.manifest["versions"], **compiler_versions()},
+            "verified": False,
+            "parity": None,
+        }
+        write_manifest(staging, {**opened.manifest, **fields}, {**kept, **compiled})
+    missing = resolved.missing_features()
+    if missing:
+        say(f"this machine lacks {', '.join(missing)}: the artifact opens on machines that have them")
+    return open_artifact(artifact, check_machine=not missing, warn_unverified=False)
+
+
+def link_files(files: HeldFiles, names: Iterable[str], directory: Path) -> dict[str, str]:
+    """Put held files into another directory under the same names, as hard links where the disk has them.
+
+    Returns:
+        The hash of each by name, for the manifest.
+    """
+    hashes = {}
+    for name in names:
+        destination = directory / name
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        files[name].link_to(destination)
+        hashes[name] = files[name].sha256
+    return hashes

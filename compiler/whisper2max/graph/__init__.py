@@ -1,0 +1,1 @@
+"""From a torch module to generated source: walk, specification of the graph, passes, emitter."""
