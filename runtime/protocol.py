@@ -1,0 +1,88 @@
+"""What decoding asks of an engine, whichever program runs the model.
+
+Caches of self-attention live in a pool of slots, what was heard in a pool of audios. Rows say where they look, so they
+are reordered, left, joined and given a common beginning by writing a table.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from whisper2max.core.dims import ModelDimensions
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the rows of one call look. Rows of the same audio are faster as neighbours.
+
+    Attributes:
+        positions: int64 [rows], where the first new token of each row goes.
+        slots: int32 [rows, n_text_ctx], the slot that holds each position of each row, up to its last new token.
+            What is new at a position is written to the slot named there.
+        audios: int64 [rows], the place in the pool of audios that each row hears.
+    """
+
+    positions: np.ndarray
+    slots: np.ndarray
+    audios: np.ndarray
+
+
+class Session(Protocol):
+    """A pool of slots and a pool of audios, used by one thread."""
+
+    def hear(self, mel: np.ndarray, audio: int) -> None:
+        """Encode a window and keep what the decoder hears of it.
+
+        Args:
+            mel: float32 [n_mels, 2 * n_audio_ctx], a log-mel spectrogram.
+            audio: the place in the pool of audios.
+        """
+
+    def extend(self, tokens: np.ndarray, rows: Rows, picked: np.ndarray) -> np.ndarray:
+        """Decode several tokens of every row; a prompt begins at position 0.
+
+        Args:
+            tokens: int64 [rows, length], padded on the right with any id; positions + length <= n_text_ctx.
+            rows: where they look.
+            picked: int64 [rows, n], which of the tokens' logits are wanted.
+
+        Returns:
+            Logits float32 [rows, n, n_vocab], the caller's own.
+        """
+
+    def step(self, tokens: np.ndarray, rows: Rows) -> np.ndarray:
+        """Decode one token of every row.
+
+        Args:
+            tokens: int64 [rows].
+            rows: where they look.
+
+        Returns:
+            Logits float32 [rows, n_vocab], the caller's own.
+        """
+
+
+class Engine(Protocol):
+    """Runs the graphs of one model.
+
+    Attributes:
+        dims: sizes of the model.
+    """
+
+    @property
+    def dims(self) -> ModelDimensions: ...
+
+    def features(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
+        """Log-mel powers of mono samples at 16 kHz with `padding` zeros after them.
+
+        Args:
+            samples: float32 [samples].
+            padding: zero samples to add.
+
+        Returns:
+            float32 [n_mels, (samples + padding) // 160], a frame each 10 ms.
+        """
+
+    def session(self, slots: int, audios: int) -> Session:
+        """Open a pool of so many slots and audios."""
