@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from difflib import get_close_matches
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,11 @@ from whisper2max.artifact.artifact import Artifact, open_artifact
 from whisper2max.core.errors import UsageError
 from whisper2max.core.memory import return_free_memory
 from whisper2max.runtime.audio import AudioInput
-from whisper2max.runtime.decoding import DecodingOptions, DecodingResult, decode
+from whisper2max.runtime.decoding import decode
 from whisper2max.runtime.features import HOP_LENGTH
+from whisper2max.runtime.hypotheses import DecodingResult
+from whisper2max.runtime.options import DecodingOptions, transcription_options
+from whisper2max.runtime.protocol import Rows
 from whisper2max.runtime.results import Segment, TranscriptionInfo
 from whisper2max.runtime.threads import require_same_process
 from whisper2max.runtime.transcribe import transcribe
@@ -56,13 +57,14 @@ class Model:
         self.artifact.close()
 
     def transcribe(self, audio: AudioInput, **options) -> tuple[Iterator[Segment], TranscriptionInfo]:
-        """Transcribe a recording of any length; options as in `whisper2max.runtime.transcribe.transcribe`.
+        """Transcribe a recording of any length.
 
         What the checkpoint states is heeded unless the option of that name says otherwise: `suppress_tokens`,
         `begin_suppress_tokens` and `max_initial_timestamp`.
 
         Args:
             audio: a path, a binary file, encoded bytes, or float32 samples at 16 kHz.
+            options: by name, those of `whisper2max.runtime.options.TranscriptionOptions`.
 
         Returns:
             The segments, decoded while they are iterated, and what is known about the whole recording.
@@ -71,17 +73,10 @@ class Model:
             UsageError: there is no such option, or it is out of range; or the model cannot be used any more.
         """
         self.engine.require_usable()
-        known = [name for name, each in signature(transcribe).parameters.items() if each.kind is each.KEYWORD_ONLY]
-        unknown = [name for name in options if name not in known]
-        if unknown:
-            near = {name: get_close_matches(name, known, 2) for name in unknown}
-            asked = [f"{name} (did you mean {' or '.join(near[name])}?)" if near[name] else name for name in unknown]
-            raise UsageError(f"transcribe has no option {', '.join(asked)}. It has {', '.join(known)}.")
-        for name in ("suppress_tokens", "begin_suppress_tokens"):
-            options.setdefault(name, tuple(self.generation[name]))
+        stated = {name: tuple(self.generation[name]) for name in ("suppress_tokens", "begin_suppress_tokens")}
         if "max_initial_timestamp" in self.generation:
-            options.setdefault("max_initial_timestamp", self.generation["max_initial_timestamp"])
-        return transcribe(self.engine, self.tokenizer, audio, **options)
+            stated["max_initial_timestamp"] = self.generation["max_initial_timestamp"]
+        return transcribe(self.engine, self.tokenizer, audio, transcription_options(stated | options))
 
     def log_mel(self, samples: np.ndarray) -> np.ndarray:
         """The spectrogram of one window: float32 [480000] at 16 kHz -> float32 [n_mels, 3000]."""
@@ -101,10 +96,18 @@ class Model:
 
         Args:
             tokens: int64 [batch, length].
-            states: audio states as `encode` gives them.
+            states: audio states as `encode` gives them; with fewer than rows of tokens, as many neighbouring rows hear
+                each of them.
         """
-        every = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int64), tokens.shape)
-        return self.engine.prompt(self.engine.to_states(states), tokens, every)[0]
+        if tokens.ndim != 2 or len(tokens) % len(states):
+            raise UsageError(f"{len(states)} rows of audio states, but tokens are {list(tokens.shape)}")
+        n_rows, length = tokens.shape
+        session = self.engine.session(n_rows, len(states))
+        for audio, of_window in enumerate(states):
+            session.project(self.engine.to_states(of_window[None]), audio)
+        audios = np.arange(n_rows) // (n_rows // len(states))
+        rows = Rows.apart([0] * n_rows, audios, self.engine.dims.n_text_ctx)
+        return session.extend(tokens, rows, np.tile(np.arange(length), (n_rows, 1)))
 
     def decode(self, mel: np.ndarray, options: list[DecodingOptions]) -> list[DecodingResult]:
         """Decode windows together, each with options of its own, as openai-whisper's `decode` does one.
@@ -113,7 +116,7 @@ class Model:
             mel: float32 [batch, n_mels, 3000].
             options: one per window.
         """
-        return decode(self.engine, self.engine.encode(mel), self.tokenizer, options)
+        return decode(self.engine, self.tokenizer, mel, options)
 
 
 def load(artifact: str | Path, cpu_threads: int = 0) -> Model:

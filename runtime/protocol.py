@@ -4,6 +4,7 @@ Caches of self-attention live in a pool of slots, what was heard in a pool of au
 are reordered, left, joined and given a common beginning by writing a table.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,14 @@ class Rows:
     slots: np.ndarray
     audios: np.ndarray
 
+    @classmethod
+    def apart(cls, positions: Sequence[int], audios: Sequence[int], n_text_ctx: int) -> "Rows":
+        """Rows that share nothing: the cache of each is the slot of its number."""
+        slots = np.arange(len(positions), dtype=np.int32)
+        return cls(
+            np.array(positions, np.int64), np.repeat(slots[:, None], n_text_ctx, axis=1), np.array(audios, np.int64)
+        )
+
 
 class Session(Protocol):
     """A pool of slots and a pool of audios, used by one thread."""
@@ -43,7 +52,8 @@ class Session(Protocol):
         """Decode several tokens of every row; a prompt begins at position 0.
 
         Args:
-            tokens: int64 [rows, length], padded on the right with any id; positions + length <= n_text_ctx.
+            tokens: int64 [rows, length], positions + length <= n_text_ctx. What follows the last picked token of a row
+                is padding, any ids: whether it is stored is left open.
             rows: where they look.
             picked: int64 [rows, n], which of the tokens' logits are wanted.
 

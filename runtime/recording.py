@@ -13,6 +13,7 @@ import numpy as np
 from whisper2max.core.errors import AudioError
 from whisper2max.runtime.audio import SAMPLE_RATE, Sound
 from whisper2max.runtime.features import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SILENCE, scaled
+from whisper2max.runtime.protocol import Engine
 
 KEPT_SECONDS = 600
 BLOCK_FRAMES = 60 * FRAMES_PER_SECOND
@@ -34,7 +35,7 @@ class Recording:
         jumps: as `Sound.jumps`.
     """
 
-    def __init__(self, sound: Sound, engine):
+    def __init__(self, sound: Sound, engine: Engine):
         """The first pass: the sound is decoded from its beginning to its end.
 
         Args:
@@ -131,7 +132,7 @@ class Recording:
                 continue
             samples = np.concatenate(waiting)
             part = samples[: samples.size // HOP_LENGTH * HOP_LENGTH]
-            powers = self.engine.log_mel_powers(part)[:, EDGE_FRAMES if done else 0 : -EDGE_FRAMES]
+            powers = self.engine.features(part)[:, EDGE_FRAMES if done else 0 : -EDGE_FRAMES]
             done += powers.shape[1]
             yield powers
             waiting = [samples[part.size - 2 * EDGE_FRAMES * HOP_LENGTH :].copy()]
@@ -139,7 +140,7 @@ class Recording:
         self.n_samples = self.n_samples or n_samples  # of the first pass
         samples = np.concatenate(waiting)
         # zeros follow the recording, of which the edge frames hear some
-        powers = self.engine.log_mel_powers(samples, padding=2 * EDGE_FRAMES * HOP_LENGTH)
+        powers = self.engine.features(samples, padding=2 * EDGE_FRAMES * HOP_LENGTH)
         powers = powers[:, EDGE_FRAMES if done else 0 :]
         yield powers[:, : frames_that_hear(n_samples) - done]
 

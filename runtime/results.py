@@ -1,7 +1,8 @@
 """What a transcription gives: segments, and what is known of the whole recording; faster-whisper's names."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from whisper2max.runtime.options import TranscriptionOptions
 
 
 @dataclass(frozen=True)
@@ -31,26 +32,6 @@ class Segment:
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
-
-
-@dataclass(frozen=True)
-class TranscriptionOptions:
-    """The options that a transcription ran with; see `transcribe`."""
-
-    task: str
-    initial_prompt: str | Sequence[int] | None
-    condition_on_previous_text: bool
-    no_speech_threshold: float | None
-    log_prob_threshold: float | None
-    without_timestamps: bool
-    suppress_blank: bool
-    suppress_tokens: Sequence[int] | None
-    max_initial_timestamp: float | None
-    prefix: str | Sequence[int] | None
-    batch_size: int | None
-    begin_suppress_tokens: Sequence[int] | None
-    audio_stream: int | None
-    container_times: bool
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from whisper2max.runtime.audio import SAMPLE_RATE
-from whisper2max.runtime.decoding import DecodingResult
 from whisper2max.runtime.features import FRAMES_PER_SECOND, HOP_LENGTH
+from whisper2max.runtime.hypotheses import DecodingResult
 from whisper2max.runtime.results import Segment
 from whisper2max.runtime.tokens import Tokenizer
 

@@ -1,38 +1,26 @@
 """Recordings of any length to segments of text with times. The names of options and results are faster-whisper's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from whisper2max.core.errors import UsageError
+from whisper2max.runtime.at_pauses import AtPauses
 from whisper2max.runtime.audio import SAMPLE_RATE, AudioInput, open_sound
-from whisper2max.runtime.decoding import DecodingOptions, check_language, check_options
+from whisper2max.runtime.decoding import check_options
+from whisper2max.runtime.detection import language_of
+from whisper2max.runtime.in_turn import InTurn
+from whisper2max.runtime.loop import Decoder
+from whisper2max.runtime.options import TranscriptionOptions, check_language
 from whisper2max.runtime.pauses import cut_at_pauses
+from whisper2max.runtime.protocol import Engine
 from whisper2max.runtime.recording import Recording
-from whisper2max.runtime.results import Segment, TranscriptionInfo, TranscriptionOptions
+from whisper2max.runtime.results import Segment, TranscriptionInfo
 from whisper2max.runtime.tokens import Tokenizer
-from whisper2max.runtime.windows import Heard, first_sounding, in_batches, in_turn
+from whisper2max.runtime.windows import Cutter, Heard
 
 
 def transcribe(
-    engine,
-    tokenizer: Tokenizer,
-    audio: AudioInput,
-    *,
-    language: str | None = None,
-    task: str = "transcribe",
-    initial_prompt: str | Sequence[int] | None = None,
-    condition_on_previous_text: bool = True,
-    no_speech_threshold: float | None = 0.6,
-    log_prob_threshold: float | None = -1.0,
-    without_timestamps: bool = False,
-    suppress_blank: bool = True,
-    suppress_tokens: Sequence[int] | None = (-1,),
-    max_initial_timestamp: float | None = 1.0,
-    prefix: str | Sequence[int] | None = None,
-    batch_size: int | None = None,
-    begin_suppress_tokens: Sequence[int] | None = None,
-    audio_stream: int | None = None,
-    container_times: bool = False,
+    engine: Engine, tokenizer: Tokenizer, audio: AudioInput, options: TranscriptionOptions
 ) -> tuple[Iterator[Segment], TranscriptionInfo]:
     """Transcribes a recording, window by window as the segments are asked for.
 
@@ -43,23 +31,8 @@ def transcribe(
         engine: runs the model.
         tokenizer: of the model.
         audio: a path, a binary file, encoded bytes, or float32 samples at 16 kHz.
-        language: code or English name; None detects it in the first window that holds sound.
-        task: "transcribe", or "translate" into English.
-        initial_prompt: text or token ids before the first window, such as names that will be spoken; in
-            batches, before every window.
-        condition_on_previous_text: whether each window is decoded after the text of those before it; in
-            batches none is, whatever is asked.
-        no_speech_threshold: a window is silent if its probability of no speech is above this; None: never.
-        log_prob_threshold: a window whose mean log-probability is above this is not silent even so.
-        without_timestamps: one segment for each window of 30 s, text alone.
-        suppress_blank, suppress_tokens, max_initial_timestamp, prefix, begin_suppress_tokens: see
-            `DecodingOptions`; the prefix begins every window, as in openai-whisper.
-        batch_size: windows to encode and decode together, cut at pauses. None decodes one after the other, as
-            openai-whisper does. In batches no segment overlaps another or ends after its window; one after the other
-            times are those that the model says, which may lie up to a window's length after the recording's end.
-        audio_stream: which audio stream of the file, from 0; None takes the one that the ffmpeg command takes.
-        container_times: whether times are those of a film, whose sound may begin later than its pictures or have gaps;
-            by default they are counted in the sound, as by openai-whisper and faster-whisper.
+        options: how. The language is detected, where none is given, in the first window that holds sound; the prefix
+            begins every window, as in openai-whisper.
 
     Returns:
         An iterator over the segments, which does the work, and what is known before it.
@@ -68,56 +41,65 @@ def transcribe(
         AudioError: the audio cannot be read.
         UsageError: the language or the task is not one of the model's, or an option is out of range.
     """
-    window_options = DecodingOptions(
-        task=task,
-        language=language,
-        prompt=_token_ids(tokenizer, initial_prompt),
-        prefix=prefix,
-        suppress_tokens=suppress_tokens,
-        suppress_blank=suppress_blank,
-        without_timestamps=without_timestamps,
-        max_initial_timestamp=max_initial_timestamp,
-        begin_suppress_tokens=begin_suppress_tokens,
-    )
-    check_options(tokenizer, engine.dims.n_text_ctx, window_options)
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size is {batch_size}; expected 1 or more windows, or None to decode in turn.")
-    language = check_language(tokenizer, language, task)
-    recording = Recording(open_sound(audio, audio_stream), engine)
-    n_frames = engine.dims.n_frames
-    windows = None if batch_size is None else cut_at_pauses(recording.loudness, recording.sounding, n_frames)
-    heard = Heard(engine, recording)
-    probabilities = None
-    if language is None:
-        first_batch = [first_sounding(recording, n_frames)] if windows is None else windows[:batch_size]
-        probabilities = heard.language(first_batch, tokenizer)
-        language = probabilities and max(probabilities, key=probabilities.get)
+    options, prompt = _settled(options), _prompt(tokenizer, options)
+    language = check_language(tokenizer, options.language, options.task)
+    n_frames, n_text_ctx = engine.dims.n_frames, engine.dims.n_text_ctx
+    check_options(tokenizer, n_text_ctx, options.of_window(language, prompt))
+    recording = Recording(open_sound(audio, options.audio_stream), engine)
+    heard = Heard(recording, tokenizer, options, n_frames, language)
+    at_once = 1
+    cutter: Cutter = InTurn(heard, n_text_ctx, prompt)
+    if options.batch_size is not None:
+        cuts = cut_at_pauses(recording.loudness, recording.sounding, n_frames)
+        at_once = max(1, min(options.batch_size, len(cuts)))
+        cutter = AtPauses(heard, cuts, prompt, at_once)
+    first, probabilities = cutter.first(), None
+    detected = language is None and first is not None
+    # the language may be listened for twice, while what is decoded first is kept
+    decoder = Decoder(engine, tokenizer, at_once, audios=2 if language is None else 1)
+    if language is None and first is not None:
+        probabilities, heard.audios[first] = language_of(decoder, recording, first, n_frames)
+        heard.language = max(probabilities, key=probabilities.__getitem__)
     info = TranscriptionInfo(
-        language=language,
-        language_probability=probabilities[language] if probabilities else float(language is not None),
+        language=heard.language,
+        language_probability=probabilities[heard.language] if probabilities else float(language is not None),
         duration=recording.duration,
         all_language_probs=probabilities and sorted(probabilities.items(), key=lambda item: -item[1]),
-        transcription_options=TranscriptionOptions(
-            task=task,
-            initial_prompt=initial_prompt,
-            condition_on_previous_text=condition_on_previous_text,
-            no_speech_threshold=no_speech_threshold,
-            log_prob_threshold=log_prob_threshold,
-            without_timestamps=without_timestamps,
-            suppress_blank=suppress_blank,
-            suppress_tokens=suppress_tokens,
-            max_initial_timestamp=max_initial_timestamp,
-            prefix=prefix,
-            batch_size=batch_size,
-            begin_suppress_tokens=begin_suppress_tokens,
-            audio_stream=audio_stream,
-            container_times=container_times,
-        ),
+        transcription_options=options,
     )
-    window_options = replace(window_options, language=language)
-    common = (heard, tokenizer, window_options, info.transcription_options)
-    segments = in_turn(*common) if windows is None else in_batches(*common, windows)
-    return (_in_container(segments, recording) if container_times else segments), info
+    segments = _segments(decoder, cutter)
+    return (_in_container(segments, recording) if options.container_times else segments), info
+
+
+def _settled(options: TranscriptionOptions) -> TranscriptionOptions:
+    """The options, with what depends on others decided.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    batches = options.batch_size is not None
+    if batches and options.batch_size < 1:
+        raise UsageError(f"batch_size is {options.batch_size}; expected 1 or more windows, or None to decode in turn.")
+    if batches and options.condition_on_previous_text:
+        raise UsageError(
+            "condition_on_previous_text was asked together with batch_size, but windows of a batch are decoded at "
+            "once, none after the text of another; leave out one of the two."
+        )
+    if options.condition_on_previous_text is None:
+        return replace(options, condition_on_previous_text=not batches)
+    return options
+
+
+def _prompt(tokenizer: Tokenizer, options: TranscriptionOptions) -> list[int]:
+    prompt = options.initial_prompt
+    if isinstance(prompt, str):
+        return tokenizer.encode(" " + prompt.strip())
+    return [int(token) for token in prompt or ()]
+
+
+def _segments(decoder: Decoder, cutter: Cutter) -> Iterator[Segment]:
+    for window, result in decoder.run(cutter):
+        yield from cutter.take(window, result)
 
 
 def _in_container(segments: Iterator[Segment], recording: Recording) -> Iterator[Segment]:
@@ -130,11 +112,3 @@ def _in_container(segments: Iterator[Segment], recording: Recording) -> Iterator
     for segment in segments:
         start = moved(segment.start)
         yield replace(segment, start=start, end=max(start, moved(segment.end)))
-
-
-def _token_ids(tokenizer: Tokenizer, prompt: str | Sequence[int] | None) -> list[int]:
-    if prompt is None:
-        return []
-    if isinstance(prompt, str):
-        return tokenizer.encode(" " + prompt.strip())
-    return [int(token) for token in prompt]
