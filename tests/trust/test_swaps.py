@@ -109,7 +109,7 @@ def proof_passes(monkeypatch, report, checkpoint):
     """The proof, which these tests are not about, takes no time."""
     for command in ("verification", "conversion"):
         monkeypatch.setattr(f"whisper2max.{command}.prove", lambda *arguments, **options: report)
-        monkeypatch.setattr(f"whisper2max.{command}.from_module", lambda *arguments: checkpoint)
+    monkeypatch.setattr("whisper2max.checkpoints.source.from_module", lambda *arguments: checkpoint)
 
 
 USED = ["weights.safetensors", "step.mef", "tokenizer.json"]

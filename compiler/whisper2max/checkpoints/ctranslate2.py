@@ -2,7 +2,8 @@
 
 import mmap
 import os
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +11,23 @@ import torch
 
 from whisper2max.checkpoints.assemble import ANOTHER, assemble, refuse_faults, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.checkpoints.files import open_file, read_json_if_present, short
-from whisper2max.checkpoints.generation import build_generation, check_mel_settings, configure_transformers
+from whisper2max.checkpoints.completion import complete
+from whisper2max.checkpoints.files import listed, open_file, read_json_if_present, short
+from whisper2max.checkpoints.generation import check_mel_settings
+from whisper2max.checkpoints.layouts import CONFIG, GENERATION_CONFIG, MODEL_BIN, PREPROCESSOR_CONFIG
 from whisper2max.checkpoints.model_bin import read_variables
 from whisper2max.checkpoints.naming import stated_dims
-from whisper2max.checkpoints.stated import read_stated
-from whisper2max.checkpoints.stored import MOST_BYTES, listed
-from whisper2max.checkpoints.tokenizers import resolve_tokenizer
+from whisper2max.checkpoints.stored import MOST_BYTES
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError
+from whisper2max.core.held import HeldFile
 from whisper2max.core.printable import printable
 
-MODEL, CONFIG = "model.bin", "config.json"
-PREPROCESSOR_CONFIG, GENERATION_CONFIG = "preprocessor_config.json", "generation_config.json"
 SETTINGS = {
     "suppress_tokens": "suppress_ids",
     "begin_suppress_tokens": "suppress_ids_begin",
     "alignment_heads": "alignment_heads",
+    "lang_ids": "lang_ids",
 }
 GELU = 3
 
@@ -74,7 +75,7 @@ FUSED = {"self_attention/linear_0": ("query", "key", "value"), "/attention/linea
 
 def matches(path: Path) -> bool:
     """Whether the path is a directory with a model.bin."""
-    return path.is_dir() and os.path.lexists(path / MODEL)
+    return path.is_dir() and os.path.lexists(path / MODEL_BIN)
 
 
 def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
@@ -84,20 +85,22 @@ def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
         CheckpointError: model.bin is damaged, quantised, or no Whisper.
         TokenizerError: no tokenizer is found, or it belongs to another model.
     """
-    file = open_file(path / MODEL)
+    file = open_file(path / MODEL_BIN)
     if file.size > MOST_BYTES:
         raise CheckpointError(f"{file.path} has {file.size:,} bytes; no Whisper has more than {MOST_BYTES:,}.")
-    sha256 = file.sha256
-    checkpoint = open_content(file.map(), path, printable(path.resolve().name), sha256, tokenizer)
-    file.require_unchanged()
-    return replace(checkpoint, held=(file,))
+    return open_content(file.map(), path, path.resolve().name, file.sha256, tokenizer, [file])
 
 
 def open_content(
-    content: bytearray | mmap.mmap, folder: Path, name: str, sha256: str, tokenizer: str | Path | None = None
+    content: bytearray | mmap.mmap,
+    folder: Path,
+    name: str,
+    sha256: str,
+    tokenizer: str | Path | None = None,
+    held: Sequence[HeldFile] = (),
 ) -> Checkpoint:
-    """Open the content of a model.bin whose other files lie in `folder`."""
-    where = f"{name}, {MODEL}"
+    """Open the content of a model.bin, which lies in the files that are held; the other files lie in `folder`."""
+    where = f"{printable(name)}, {MODEL_BIN}"
     notes: list[str] = []
     variables = read_variables(content, where)
     refuse_quantised(variables, where)
@@ -107,25 +110,11 @@ def open_content(
     refuse_faults(_scalar_faults(scalars), where, ANOTHER)
     _refuse_key_bias(tensors, where)
     check_mel_settings(read_json_if_present(folder / PREPROCESSOR_CONFIG) or {}, PREPROCESSOR_CONFIG, dims, notes)
-    resolved = resolve_tokenizer(dims.n_vocab, tokenizer, beside=folder)
-    config = read_json_if_present(folder / CONFIG) or {}
-    stated = read_stated(_settings(config, folder), resolved.tokenizer, notes)
-    if config.get("lang_ids") not in (None, sorted(resolved.tokenizer.special.languages.values())):
-        notes.append(f"CTranslate2's {CONFIG} states other lang_ids than the tokenizer, whose languages are used")
-    generation = build_generation(
-        resolved.tokenizer, dims, tokenizer_origin=resolved.origin, stated=stated, notes=notes
-    )
+    settings = _settings(read_json_if_present(folder / CONFIG) or {}, folder)
     claimable = {key: tensor for key, tensor in tensors.items() if not key.endswith("bias[key]")}
-    module = assemble(claimable, dims, spell=variable_name, where=where, tied=PROJECTION)
-    configure_transformers(module, generation, resolved.tokenizer.padding)
-    source = {
-        "format": "ctranslate2",
-        "name": name,
-        "revision": None,
-        "sha256": sha256,
-        "stored_dtype": stored_dtype(claimable),
-    }
-    return Checkpoint(module, dims, resolved.json, generation, source, tuple(map(printable, notes)))
+    module = partial(assemble, claimable, dims, spell=variable_name, where=where, tied=PROJECTION)
+    source = {"format": "ctranslate2", "name": name, "sha256": sha256, "stored_dtype": stored_dtype(claimable)}
+    return complete(module, dims, source, tokenizer, beside=folder, settings=settings, notes=notes, held=held)
 
 
 def variable_name(name: str) -> str:

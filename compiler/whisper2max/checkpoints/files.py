@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from whisper2max.core import strict_json
@@ -96,3 +97,10 @@ def short(value: object) -> str:
         plain = len(value) <= 8 and all(each is None or isinstance(each, bool | int | float | str) for each in value)
         return f"[{', '.join(map(short, value))}]"[:120] if plain else f"a {type(value).__name__} of {len(value)}"
     return f"a {type(value).__name__}"
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Names for a message, the first ones and how many more there are."""
+    every = [short(name) for name in names]
+    rest = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + rest

@@ -10,7 +10,7 @@ from whisper2max.artifact.generation_schema import (
     mel_settings,
 )
 from whisper2max.checkpoints.files import short
-from whisper2max.checkpoints.stated import NOTHING, Stated, check_identity
+from whisper2max.checkpoints.stated import Stated, check_identity
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError, TokenizerError
 from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer
@@ -25,10 +25,9 @@ INITIAL_TIMESTAMP_INDEX = 50
 def build_generation(
     tokenizer: Tokenizer,
     dims: ModelDimensions,
-    *,
     tokenizer_origin: str,
-    stated: Stated = NOTHING,
-    notes: list[str] | None = None,
+    stated: Stated,
+    notes: list[str],
 ) -> dict:
     """The content of generation.json.
 
@@ -43,7 +42,6 @@ def build_generation(
         CheckpointError: a setting that is used is malformed, or nothing could ever be said.
         TokenizerError: the settings name other ids than the tokenizer does.
     """
-    notes = [] if notes is None else notes
     _check_against_tokenizer(stated, tokenizer)
     special = tokenizer.special
     suppressed = _ids(stated, "suppress_tokens", dims, notes)

@@ -8,25 +8,24 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from whisper2max.checkpoints import huggingface
+from whisper2max.checkpoints import layouts
+from whisper2max.checkpoints.layouts import TOKENIZER
 from whisper2max.core.errors import CheckpointError
 
 CONNECT_SECONDS = 3
 DEFAULT_REVISION = "main"
-TOKENIZER = "tokenizer.json"
-CTRANSLATE2_MODEL = "model.bin"
 CTRANSLATE2_FILES = (
-    "config.json",
+    layouts.CONFIG,
     TOKENIZER,
     "vocabulary.json",
     "vocabulary.txt",
-    "preprocessor_config.json",
+    layouts.PREPROCESSOR_CONFIG,
 )
 HUGGINGFACE_FILES = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "adapter_config.json",
+    layouts.CONFIG,
+    layouts.GENERATION_CONFIG,
+    layouts.PREPROCESSOR_CONFIG,
+    layouts.ADAPTER_CONFIG,
     TOKENIZER,
     "vocab.json",
     "merges.txt",
@@ -85,13 +84,13 @@ def fetch_tokenizer(reference: str) -> Path:
 
 def find_cached(repository: str, revision: str) -> Path | None:
     """The directory of a model in the local hub cache, or None unless all of its weights are there."""
-    folder = _cached_folder(repository, revision, "config.json")
+    folder = _cached_folder(repository, revision, layouts.CONFIG)
     if folder is None:
         return None
-    if (folder / CTRANSLATE2_MODEL).exists():
+    if (folder / layouts.MODEL_BIN).exists():
         return folder
     try:
-        huggingface.weight_files(folder)
+        layouts.weight_names(folder)
     except CheckpointError:
         return None
     return folder
@@ -104,28 +103,28 @@ def needed_files(available: list[str]) -> list[str]:
         HubError: it has no weights that can be read.
     """
     shards = {
-        huggingface.SAFETENSORS_INDEX: re.compile(r"model-\d+-of-\d+\.safetensors"),
-        huggingface.PICKLE_INDEX: re.compile(r"pytorch_model-\d+-of-\d+\.bin"),
+        layouts.SAFETENSORS_INDEX: re.compile(r"model-\d+-of-\d+\.safetensors"),
+        layouts.PICKLE_INDEX: re.compile(r"pytorch_model-\d+-of-\d+\.bin"),
     }
     others = [name for name in HUGGINGFACE_FILES if name in available]
     for weights in (
-        huggingface.SAFETENSORS,
-        huggingface.SAFETENSORS_INDEX,
-        CTRANSLATE2_MODEL,
-        huggingface.PICKLE,
-        huggingface.PICKLE_INDEX,
+        layouts.SAFETENSORS,
+        layouts.SAFETENSORS_INDEX,
+        layouts.MODEL_BIN,
+        layouts.PICKLE,
+        layouts.PICKLE_INDEX,
     ):
         if weights not in available:
             continue
-        if weights == CTRANSLATE2_MODEL:
+        if weights == layouts.MODEL_BIN:
             others = [name for name in CTRANSLATE2_FILES if name in available]
         pattern = shards.get(weights)
         parts = [name for name in available if pattern.fullmatch(name)] if pattern else []
         return [*others, weights, *parts]
-    if "adapter_config.json" in available:
+    if layouts.ADAPTER_CONFIG in available:
         return others
     raise HubError(
-        f"expected {', '.join(huggingface.WEIGHT_FILES)} or {CTRANSLATE2_MODEL}, found "
+        f"expected {', '.join(layouts.WEIGHT_FILES)} or {layouts.MODEL_BIN}, found "
         f"{', '.join(available[:8])}."
     )
 

@@ -1,34 +1,44 @@
 """Hugging Face directories: config.json with safetensors or pytorch_model.bin, whole or sharded."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from whisper2max.checkpoints.assemble import assemble, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.checkpoints.files import files_sha256, open_file, quoted, read_json, read_json_if_present, short
-from whisper2max.checkpoints.generation import build_generation, check_mel_settings, configure_transformers
+from whisper2max.checkpoints.completion import complete
+from whisper2max.checkpoints.files import (
+    files_sha256,
+    listed,
+    open_file,
+    quoted,
+    read_json,
+    read_json_if_present,
+    short,
+)
+from whisper2max.checkpoints.generation import check_mel_settings
+from whisper2max.checkpoints.layouts import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    GENERATION_CONFIG,
+    PREPROCESSOR_CONFIG,
+    SAFETENSORS_INDEX,
+    WEIGHT_FILES,
+    weight_names,
+)
 from whisper2max.checkpoints.naming import find_spelling, refuse_other_models, stated_dims
 from whisper2max.checkpoints.openai import find_state
 from whisper2max.checkpoints.openai import read_tensors as read_pickled_tensors
 from whisper2max.checkpoints.pickles import PickledFile
 from whisper2max.checkpoints.safetensors_file import read_header, read_safetensors
-from whisper2max.checkpoints.stated import read_stated
-from whisper2max.checkpoints.stored import fault_of_size, listed
-from whisper2max.checkpoints.tokenizers import resolve_tokenizer
+from whisper2max.checkpoints.stored import fault_of_size
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError
 from whisper2max.core.held import HeldFile
-from whisper2max.core.printable import printable
 
-SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-WEIGHT_FILES = (SAFETENSORS, SAFETENSORS_INDEX, PICKLE, PICKLE_INDEX)
-MOST_SHARDS = 64
 MLX_FILES = ("weights.safetensors", "weights.npz")
-CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
-GENERATION_CONFIG, PREPROCESSOR_CONFIG = "generation_config.json", "preprocessor_config.json"
 
 DIMENSION_KEYS = {
     "n_mels": "num_mel_bins",
@@ -69,24 +79,12 @@ def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
     refuse_other_models(tensors, str(path), config)
     spelling = find_spelling(tensors, str(path))
     notes += [spelling.note] if spelling.note else []
-    resolved = resolve_tokenizer(dims.n_vocab, tokenizer, beside=path)
     settings = [(GENERATION_CONFIG, read_json_if_present(path / GENERATION_CONFIG)), (CONFIG, config)]
-    stated = read_stated([each for each in settings if each[1] is not None], resolved.tokenizer, notes)
-    generation = build_generation(
-        resolved.tokenizer, dims, tokenizer_origin=resolved.origin, stated=stated, notes=notes
-    )
-    module = assemble(tensors, dims, spell=spelling.name, where=str(path), tied=spelling.projection)
-    configure_transformers(module, generation, resolved.tokenizer.padding)
-    source = {
-        "format": "huggingface",
-        "name": printable(path.resolve().name),
-        "revision": None,
-        "sha256": sha256,
-        "stored_dtype": stored_dtype(tensors),
-    }
-    for file in files:
-        file.require_unchanged()
-    return Checkpoint(module, dims, resolved.json, generation, source, tuple(map(printable, notes)), tuple(files))
+    settings = [(name, content) for name, content in settings if content is not None]
+    module = partial(assemble, tensors, dims, spell=spelling.name, where=str(path), tied=spelling.projection)
+    name = path.resolve().name
+    source = {"format": "huggingface", "name": name, "sha256": sha256, "stored_dtype": stored_dtype(tensors)}
+    return complete(module, dims, source, tokenizer, beside=path, settings=settings, notes=notes, held=files)
 
 
 def refuse_relatives(path: Path) -> None:
@@ -142,22 +140,13 @@ def read_dims(config: dict, path: Path) -> ModelDimensions:
     return dims
 
 
-def weight_files(path: Path) -> list[Path]:
-    """The files that hold the weights: safetensors before pickles, one file before shards.
-
-    Raises:
-        CheckpointError: there are none, or the index names shards that are missing.
-    """
-    return [path / name for name in _weight_names(path)[0]]
-
-
 def open_weights(path: Path) -> list[HeldFile]:
     """The opened files that hold the weights; what their index says of each tensor was compared with them.
 
     Raises:
-        CheckpointError: as `weight_files`, or a file is damaged, or the index belongs to others.
+        CheckpointError: as `weight_names`, or a file is damaged, or the index belongs to others.
     """
-    names, weight_map = _weight_names(path)
+    names, weight_map = weight_names(path)
     files = [open_file(path / name) for name in names]
     if weight_map is not None and names[0].endswith(".safetensors"):
         stored = {name: file.path.name for file in files for name in read_header(file)}
@@ -190,31 +179,3 @@ def read_tensors(files: list[HeldFile]) -> dict[str, torch.Tensor]:
     if fault := fault_of_size(tensors.values(), sum(file.size for file in files)):
         raise CheckpointError(f"{files[0].path.parent} cannot be used: {fault}. Download it again.")
     return tensors
-
-
-def _weight_names(path: Path) -> tuple[list[str], dict[str, str] | None]:
-    """Names of the files with the weights, and which tensor is in which, where an index says so."""
-    name = next((name for name in WEIGHT_FILES if os.path.lexists(path / name)), None)
-    if name is None:
-        raise CheckpointError(
-            f"{path} has {CONFIG} but no weights: expected {', '.join(WEIGHT_FILES)}. Download them as well."
-        )
-    if name in (SAFETENSORS, PICKLE):
-        return [name], None
-    weight_map = read_json(path / name).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{path / name} has no weight_map; download the checkpoint again.")
-    shards = list(dict.fromkeys(short(shard) if not isinstance(shard, str) else shard for shard in weight_map.values()))
-    suffix = ".safetensors" if name == SAFETENSORS_INDEX else ".bin"
-    outside = [shard for shard in shards if Path(shard).name != shard or not shard.endswith(suffix) or "\0" in shard]
-    if outside or len(shards) > MOST_SHARDS:
-        raise CheckpointError(
-            f"{path / name} names {listed(outside or shards)}; shards lie in the directory itself, end in {suffix}, "
-            f"and are at most {MOST_SHARDS}."
-        )
-    missing = [shard for shard in shards if not os.path.lexists(path / shard)]
-    if missing:
-        raise CheckpointError(
-            f"{path} lacks the shards {listed(missing)} that {name} lists; download them as well."
-        )
-    return sorted(shards), weight_map

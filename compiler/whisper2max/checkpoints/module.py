@@ -7,13 +7,10 @@ import torch
 
 from whisper2max.checkpoints.assemble import refuse_non_finite, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.checkpoints.generation import build_generation, configure_transformers
+from whisper2max.checkpoints.completion import complete
 from whisper2max.checkpoints.huggingface import DIMENSION_KEYS
-from whisper2max.checkpoints.stated import read_stated
-from whisper2max.checkpoints.tokenizers import resolve_tokenizer
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError
-from whisper2max.core.printable import printable
 
 TRANSFORMERS = "transformers.models.whisper.modeling_whisper.WhisperForConditionalGeneration"
 OPENAI = "whisper.model.Whisper"
@@ -36,8 +33,7 @@ def from_module(module: torch.nn.Module, tokenizer: str | Path | None = None) ->
     if kind not in (TRANSFORMERS, OPENAI):
         raise CheckpointError(
             f"a {kind} is not converted; pass a transformers WhisperForConditionalGeneration or an "
-            "openai-whisper "
-            "Whisper. A peft model is merged first: model.merge_and_unload()."
+            "openai-whisper Whisper. A peft model is merged first: model.merge_and_unload()."
         )
     tensors = _tensors(module)
     unloaded = [name for name, tensor in tensors.items() if tensor.is_meta]
@@ -47,28 +43,20 @@ def from_module(module: torch.nn.Module, tokenizer: str | Path | None = None) ->
         )
     refuse_non_finite(dict(module.named_parameters()), kind)
     dims = _transformers_dims(module) if kind == TRANSFORMERS else ModelDimensions(**vars(module.dims))
-    resolved = resolve_tokenizer(dims.n_vocab, tokenizer)
-    notes: list[str] = []
     if kind == TRANSFORMERS:
         settings = ("generation_config of the module", _transformers_settings(module))
     else:
         settings = ("alignment_heads of the module", _openai_settings(module))
-    stated = read_stated([settings], resolved.tokenizer, notes)
-    generation = build_generation(
-        resolved.tokenizer, dims, tokenizer_origin=resolved.origin, stated=stated, notes=notes
-    )
-    ours = float32_copy(module)
-    if kind == TRANSFORMERS:
-        ours.set_attn_implementation("eager")
-        configure_transformers(ours, generation, resolved.tokenizer.padding)
-    source = {
-        "format": "module",
-        "name": kind,
-        "revision": None,
-        "sha256": None,
-        "stored_dtype": stored_dtype(dict(module.named_parameters())),
-    }
-    return Checkpoint(ours, dims, resolved.json, generation, source, tuple(map(printable, notes)))
+    source = {"format": "module", "name": kind, "stored_dtype": stored_dtype(dict(module.named_parameters()))}
+    return complete(lambda: _own_copy(module), dims, source, tokenizer, settings=[settings])
+
+
+def _own_copy(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy that the walker and the reference may run as they need it."""
+    copied = float32_copy(module)
+    if hasattr(copied, "set_attn_implementation"):
+        copied.set_attn_implementation("eager")
+    return copied
 
 
 def float32_copy(module: torch.nn.Module) -> torch.nn.Module:

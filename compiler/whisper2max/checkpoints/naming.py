@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from whisper2max.checkpoints.files import listed
 from whisper2max.checkpoints.names import transformers_name
-from whisper2max.checkpoints.stored import listed
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError
 

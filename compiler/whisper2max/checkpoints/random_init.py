@@ -11,10 +11,9 @@ import torch
 
 from whisper2max.checkpoints.assemble import assemble
 from whisper2max.checkpoints.checkpoint import Checkpoint
-from whisper2max.checkpoints.generation import build_generation, configure_transformers
+from whisper2max.checkpoints.completion import complete
 from whisper2max.checkpoints.names import tensor_shapes
 from whisper2max.checkpoints.sizes import find_size
-from whisper2max.checkpoints.tokenizers import resolve_tokenizer
 from whisper2max.core.dims import ModelDimensions
 
 EMBEDDING_STD = 0.05
@@ -47,12 +46,8 @@ def random_checkpoint(
         dims, name = find_size(size_or_dims).dims, f"random-init of {size_or_dims}, seed {seed}"
     else:
         dims, name = size_or_dims, f"random-init, seed {seed}"
-    resolved = resolve_tokenizer(dims.n_vocab, tokenizer)
-    generation = build_generation(resolved.tokenizer, dims, tokenizer_origin=resolved.origin)
-    module = assemble(random_tensors(dims, seed), dims, spell=str, where=name)
-    configure_transformers(module, generation, resolved.tokenizer.padding)
-    source = {"format": "random", "name": name, "revision": None, "sha256": None, "stored_dtype": "float32"}
-    return Checkpoint(module, dims, resolved.json, generation, source)
+    source = {"format": "random", "name": name, "stored_dtype": "float32"}
+    return complete(lambda: assemble(random_tensors(dims, seed), dims, str, name), dims, source, tokenizer)
 
 
 def random_tensors(dims: ModelDimensions, seed: int) -> dict[str, torch.Tensor]:

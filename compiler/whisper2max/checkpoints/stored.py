@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 import torch
 
-from whisper2max.checkpoints.files import short
-
 MOST_BYTES = 16 << 30
 """Of a file of weights; those of large-v3 in float32 have 6.2 GB."""
 
@@ -35,10 +33,3 @@ def fault_of_size(tensors: Iterable[torch.Tensor], size: int) -> str | None:
     if total <= 2 * size:
         return None
     return f"its tensors would take {total:,} bytes, many times the {size:,} of the file"
-
-
-def listed(names: Iterable[object], most: int = 5) -> str:
-    """Names for a message, the first ones and how many more there are."""
-    every = [short(name) for name in names]
-    rest = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + rest

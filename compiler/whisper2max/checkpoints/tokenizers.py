@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from whisper2max.checkpoints import packaged
+from whisper2max.checkpoints import hub, packaged
 from whisper2max.checkpoints.files import quoted, read_bytes, read_json
+from whisper2max.checkpoints.layouts import TOKENIZER
 from whisper2max.checkpoints.tokenizer_files import (
     MERGES,
     VOCAB,
@@ -24,8 +25,6 @@ from whisper2max.core.errors import TokenizerError
 from whisper2max.runtime.languages import LANGUAGES
 from whisper2max.runtime.tokenizer_json import read_tokenizer_json
 from whisper2max.runtime.tokens import N_TIMESTAMPS, SMALLEST_MULTILINGUAL_VOCABULARY, Tokenizer
-
-FILE_NAME = "tokenizer.json"
 
 
 class ResolvedTokenizer(NamedTuple):
@@ -51,8 +50,8 @@ def resolve_tokenizer(
     """
     if given is not None:
         return _checked(_read_given(given), n_vocab, "given by --tokenizer")
-    if beside is not None and os.path.lexists(beside / FILE_NAME):
-        return _checked(read_bytes(beside / FILE_NAME, TokenizerError), n_vocab, "tokenizer.json of the checkpoint")
+    if beside is not None and os.path.lexists(beside / TOKENIZER):
+        return _checked(read_bytes(beside / TOKENIZER, TokenizerError), n_vocab, "tokenizer.json of the checkpoint")
     if beside is not None and (built := from_vocabulary_and_merges(beside)) is not None:
         return _checked(built, n_vocab, f"{VOCAB} and {MERGES} of the checkpoint")
     for found in (from_openai_assets(n_vocab), packaged.tokenizer_of(n_vocab)):
@@ -88,11 +87,9 @@ def from_openai_assets(n_vocab: int) -> tuple[bytes, str] | None:
 def _read_given(given: str | Path) -> bytes:
     path = Path(os.path.expanduser(given))
     if os.path.isdir(path):
-        path = path / FILE_NAME
+        path = path / TOKENIZER
     if os.path.lexists(path):
         return read_bytes(path, TokenizerError)
-    from whisper2max.checkpoints import hub
-
     if isinstance(given, str) and hub.is_hub_id(given):
         return read_bytes(hub.fetch_tokenizer(given), TokenizerError)
     raise TokenizerError(

@@ -12,9 +12,10 @@ from whisper2max.graph.converters import (
     linear,
     whisper,
 )
-from whisper2max.graph.converters.registry import converts, find_converter, registered_names
+from whisper2max.graph.converters.registry import Walk, converts, registered_names
 
 __all__ = [
+    "Walk",
     "attention",
     "block",
     "conv1d",
@@ -22,7 +23,6 @@ __all__ = [
     "decoder",
     "embedding",
     "encoder",
-    "find_converter",
     "gelu",
     "layer_norm",
     "linear",

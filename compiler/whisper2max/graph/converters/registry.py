@@ -1,20 +1,67 @@
-"""Which function converts which class, by the class's qualified name.
+"""Which function converts which class, by the class's qualified name, and the walk that converters add to.
 
 A qualified name, never isinstance: a subclass may compute something else, so it needs a converter
 of its own or is refused.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
 
+from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import SpecError
+from whisper2max.graph.ir import Node
 
-if TYPE_CHECKING:
-    from whisper2max.graph.walker import Walk
 
-Converter = Callable[["Walk", torch.nn.Module, str, str], None]
+@dataclass
+class Walk:
+    """The walk in progress, as converters see it."""
+
+    dims: ModelDimensions
+    nodes: dict[str, Node] = field(default_factory=dict)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    source_paths: dict[str, str] = field(default_factory=dict)
+    derived: dict[str, str] = field(default_factory=dict)
+    claims: dict[str, list[str]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def descend(self, module: torch.nn.Module, path: str, source: str) -> None:
+        """Convert `module`, found at `source` in the source tree, to the nodes at `path`."""
+        find_converter(module, source)(self, module, path, source)
+
+    def add(self, path: str, source: str, node: Node) -> None:
+        """Add a node; a path is described once."""
+        if path in self.nodes:
+            self.faults.append(f"{path}: described twice, by {self.source_paths[path]} and {source}")
+        self.nodes[path] = node
+        self.source_paths[path] = source
+
+    def claim(self, name: str, source: str, tensor: torch.Tensor) -> None:
+        """Claim the tensor at `source` as the weight `name`."""
+        self.tensors[name] = tensor
+        self.source_paths.setdefault(name, source)
+        self.claims.setdefault(source, []).append(name)
+
+    def claim_alias(self, source: str, tensor: torch.Tensor, of: str) -> None:
+        """Claim the tensor at `source` as the same storage, or the same values, as the weight `of`."""
+        self.claims.setdefault(source, []).append(f"alias of {of}")
+        original = self.tensors[of]
+        if tensor.data_ptr() != original.data_ptr() and not torch.equal(tensor, original):
+            self.faults.append(f"{source}: differs from {of}, which Whisper ties it to")
+
+    def claim_derived(self, source: str, reason: str) -> None:
+        """Claim a buffer that follows from the dimensions."""
+        self.derived[source] = reason
+        self.claims.setdefault(source, []).append(f"derived, {reason}")
+
+    def require(self, source: str, what: str, value: object, expected: object) -> None:
+        """Record a fault unless an attribute that the graph does not carry has its standard value."""
+        if value != expected:
+            self.faults.append(f"{source}: {what} is {value!r}, expected {expected!r}")
+
+
+Converter = Callable[[Walk, torch.nn.Module, str, str], None]
 
 _CONVERTERS: dict[str, Converter] = {}
 
