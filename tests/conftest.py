@@ -1,7 +1,6 @@
 """Fixtures that every area shares. Heavy imports stay out: they would slow every run of pytest."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,6 @@ def shared_audio() -> Path:
 @pytest.fixture(scope="session")
 def small_artifact(tmp_path_factory):
     """An artifact of tiny random dimensions in float32; its graphs come from the user's cache when they can."""
-    sys.path.insert(0, str(ROOT / "tests" / "compiler"))
     from small_models import VARIANTS, transformers_module
 
     import whisper2max

@@ -1,15 +1,9 @@
 """What the tests of the whole way share besides the small artifact: its module, and the real tiny.en."""
 
-import sys
-from pathlib import Path
-
 import pytest
+from small_models import VARIANTS, transformers_module
 
 import whisper2max
-
-sys.path[:0] = [str(Path(__file__).parents[1] / area) for area in ("checkpoints", "compiler")]
-
-from small_models import VARIANTS, transformers_module  # noqa: E402
 
 
 @pytest.fixture(scope="session")

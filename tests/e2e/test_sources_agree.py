@@ -12,13 +12,13 @@ import pytest
 import torch
 import whisper.model
 from checkpoint_writers import Writers, openai_state, tokenizers_parsed_once
+from goldens import as_golden, golden_file
 from small_models import VARIANTS
 
 from whisper2max.checkpoints import from_module, open_checkpoint, random_checkpoint
 from whisper2max.conversion import write_sources
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-GOLDEN = Path(__file__).parents[1] / "compiler" / "golden"
 SETTINGS = {"suppress_tokens": [7, 8, 50000], "begin_suppress_tokens": [220], "alignment_heads": [[0, 1], [1, 0]]}
 
 
@@ -164,7 +164,8 @@ def test_random_checkpoints_of_other_dimensions_agree_too(folder, expected, sour
     assert checkpoint.dims == VARIANTS[variant]
     files = artifact_files(folder, checkpoint)
     assert files == expected(variant, torch.float16)
-    assert files["model.py"].decode() == (GOLDEN / f"{variant}.py.golden").read_text(encoding="utf-8")
+    golden = golden_file(variant).read_text(encoding="utf-8")
+    assert as_golden(variant, files["model.py"].decode()) == golden
 
 
 @pytest.fixture(scope="module")

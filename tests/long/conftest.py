@@ -1,7 +1,6 @@
 """Real weights and recorded clips, and openai-whisper on the same weights as the judge."""
 
 import csv
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from whisper2max.checkpoints import open_size
 from whisper2max.core.cpu import cpu_features
 from whisper2max.graph.walker import walk
 from whisper2max.runtime.audio import load_audio
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))
 
 
 def pytest_collection_modifyitems(items):

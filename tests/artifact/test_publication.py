@@ -20,7 +20,7 @@ from whisper2max.artifact.publication import Publication
 from whisper2max.core.errors import ArtifactError, BuildError, UsageError
 from whisper2max.core.partials import sweep
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 SEED = 20260101
 
 
@@ -321,7 +321,7 @@ class TestFullDisk:
 
 class TestCompetition:
     def start(self, *arguments):
-        command = [sys.executable, str(HERE / "publish_sample.py"), *map(str, arguments)]
+        command = [sys.executable, str(HELPERS / "publish_sample.py"), *map(str, arguments)]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def test_of_several_processes_without_force_one_wins(self, tmp_path):
@@ -365,9 +365,9 @@ class TestKilled:
     def run_to(self, where, output, content, mode):
         command = [
             sys.executable,
-            HERE / "kill_at_line.py",
+            HELPERS / "kill_at_line.py",
             where,
-            HERE / "publish_sample.py",
+            HELPERS / "publish_sample.py",
             output,
             content,
             mode,
@@ -435,7 +435,7 @@ class TestKilled:
         output = tmp_path / "base"
         write_artifact(output, "old")
         generator = random.Random(SEED)
-        command = [sys.executable, str(HERE / "publish_sample.py"), str(output)]
+        command = [sys.executable, str(HELPERS / "publish_sample.py"), str(output)]
         seen = []
         for number in range(8):
             with subprocess.Popen(

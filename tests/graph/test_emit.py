@@ -5,16 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_models import VARIANTS, openai_module, packed_spec, transformers_module
+from goldens import CASES, FOLDER, as_golden, emitted, golden_file
+from small_models import VARIANTS, openai_module, transformers_module
 
 from whisper2max.core.errors import BuildError, SpecError
 from whisper2max.graph import passes
 from whisper2max.graph.emit import TEMPLATES, emit
 from whisper2max.graph.ir import Gelu
 from whisper2max.graph.walker import walk
-
-GOLDEN = Path(__file__).parent / "golden"
-NARROW = "english_80_mels"
 
 
 def small_spec(variant: str, family=transformers_module):
@@ -23,20 +21,19 @@ def small_spec(variant: str, family=transformers_module):
     return passes.apply("float32", walked.spec, walked.tensors)[0]
 
 
-def emitted(variant: str) -> str:
-    return emit(small_spec(variant))
+@pytest.mark.parametrize("name", CASES)
+def test_source_is_the_golden_one(name):
+    golden = golden_file(name).read_text(encoding="utf-8")
+    assert as_golden(name, emitted(name)) == golden, "if the change is meant: python tests/helpers/goldens.py"
+
+
+def test_no_golden_file_is_left_over():
+    assert set(FOLDER.iterdir()) == {golden_file(name) for name in CASES}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_source_is_the_golden_one(variant):
-    golden = (GOLDEN / f"{variant}.py.golden").read_text(encoding="utf-8")
-    assert emitted(variant) == golden, "if the change is meant: python tests/compiler/golden/update.py"
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_narrow_source_is_the_golden_one(dtype):
-    golden = (GOLDEN / f"{dtype}.py.golden").read_text(encoding="utf-8")
-    assert emit(packed_spec(VARIANTS[NARROW], dtype)) == golden
+def test_a_walked_module_gives_the_same_source_as_its_dimensions(variant):
+    assert emit(small_spec(variant)) == emitted(variant)
 
 
 def test_a_format_that_no_builder_reads_is_refused():
