@@ -11,22 +11,22 @@ import safetensors.torch
 import torch
 
 import whisper2max
-from whisper2max.artifact.artifact import Artifact, open_artifact, write_manifest
-from whisper2max.artifact.manifest import GRAPHS
+from whisper2max.artifact.artifact import Artifact, open_artifact
+from whisper2max.artifact.listing import scan
+from whisper2max.artifact.manifest import GRAPHS, write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.compiler import Source, compile_graphs, compiler_versions
 from whisper2max.build.target import NATIVE, resolve_to_prove
 from whisper2max.checkpoints import Checkpoint, choose_source
 from whisper2max.core.errors import ArtifactError, ParityError, UsageError
 from whisper2max.core.held import HeldFiles
-from whisper2max.core.listing import scan
 from whisper2max.core.memory import return_large_blocks
 from whisper2max.core.printable import printable
 from whisper2max.graph import passes
 from whisper2max.graph.emit import emit
 from whisper2max.graph.ir import GraphSpec
 from whisper2max.graph.walker import WalkedModule, walk
-from whisper2max.parity.files import write_report
+from whisper2max.parity.html import write_report
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.proof import prove
 from whisper2max.parity.taps import graph_taps

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from whisper2max.artifact.artifact import open_artifact, write_manifest
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.artifact.manifest import write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.rebuild import link_files
 from whisper2max.build.target import resolve
@@ -14,7 +15,7 @@ from whisper2max.conversion import silent, versions
 from whisper2max.core.errors import UsageError
 from whisper2max.core.memory import return_large_blocks
 from whisper2max.graph.walker import walk
-from whisper2max.parity.files import REPORTS, write_report
+from whisper2max.parity.html import REPORTS, write_report
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.proof import prove
 from whisper2max.parity.report import ParityReport

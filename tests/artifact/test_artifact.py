@@ -39,7 +39,7 @@ def test_a_closed_artifact_gives_no_file(sample):
 
 
 def test_a_file_that_is_not_listed_is_refused_by_name(sample):
-    with pytest.raises(ArtifactError, match=r"holds no absent\.mef; it holds encoder\.mef, "):
+    with pytest.raises(ArtifactError, match=r"holds no absent\.mef; it holds audio\.mef, encoder\.mef, "):
         open_artifact(sample).file("absent.mef")
 
 

@@ -6,10 +6,10 @@ import pytest
 from artifact_samples import DIMS, N_TEXT, sample_spec, write_files
 
 from whisper2max.artifact.contents import read_contents
+from whisper2max.artifact.listing import scan
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import ArtifactError
 from whisper2max.core.held import HeldFiles
-from whisper2max.core.listing import scan
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from hashlib import sha256
 
 import pytest
 
+from whisper2max.artifact.listing import check_hashes, scan
 from whisper2max.core.errors import ArtifactError
 from whisper2max.core.held import HeldFiles
-from whisper2max.core.listing import check_hashes, scan
 
 
 def test_files_and_what_else_is_there(tmp_path):

@@ -13,7 +13,8 @@ import safetensors.numpy
 from small_models import VARIANTS, transformers_module
 
 import whisper2max
-from whisper2max.artifact.artifact import open_artifact, write_manifest
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.artifact.manifest import write_manifest
 from whisper2max.core.errors import UsageError
 from whisper2max.parity.comparison import compare_with, replay_artifact
 from whisper2max.parity.inputs import load_inputs

@@ -12,7 +12,8 @@ import torch
 from small_models import VARIANTS, openai_module, transformers_module
 
 import whisper2max
-from whisper2max.artifact.artifact import UnverifiedArtifactWarning, open_artifact, write_manifest
+from whisper2max.artifact.artifact import UnverifiedArtifactWarning, open_artifact
+from whisper2max.artifact.manifest import write_manifest
 from whisper2max.build.rebuild import rebuild
 from whisper2max.core.errors import ParityError, SpecError, UsageError
 from whisper2max.graph.walker import walk

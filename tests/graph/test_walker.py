@@ -14,7 +14,6 @@ def test_both_families_give_the_same_spec(variant):
     ours, theirs = walk(transformers_module(dims), dims), walk(openai_module(dims), dims)
     assert ours.spec == theirs.spec
     assert list(ours.tensors) == list(theirs.tensors) == list(ours.spec.parameters())
-    assert theirs.derived.keys() == {"decoder.mask", "alignment_heads"}
 
 
 def test_tensors_are_the_modules_own(small_dims, small_module):

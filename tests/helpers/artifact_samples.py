@@ -5,9 +5,8 @@ from dataclasses import replace
 from functools import cache
 from importlib import metadata
 
-from whisper2max.artifact.artifact import write_manifest
 from whisper2max.artifact.generation_schema import SPECIAL_NAMES, mel_settings
-from whisper2max.artifact.manifest import GRAPHS
+from whisper2max.artifact.manifest import GRAPHS, write_manifest
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.graph.ir import Conv1d, Embedding, GraphSpec, Linear, expected_nodes
 from whisper2max.runtime.tokens import BYTE_TEXTS, Tokenizer

@@ -8,13 +8,13 @@ import pytest
 from small_models import VARIANTS, transformers_module
 
 import whisper2max
+from whisper2max.artifact.listing import scan
 from whisper2max.build.compiler import Source, compile_tapped
 from whisper2max.build.target import resolve
 from whisper2max.checkpoints import from_module
 from whisper2max.conversion import versions
 from whisper2max.core.errors import ArtifactError
 from whisper2max.core.held import HeldFiles
-from whisper2max.core.listing import scan
 from whisper2max.graph.walker import walk
 from whisper2max.parity import tapped
 from whisper2max.parity.inputs import load_inputs

@@ -36,7 +36,7 @@ def convert_command(checkpoint, output):
 
 
 def weights_of(artifact) -> torch.Tensor:
-    weights = safetensors.torch.load_file(artifact.file("weights.safetensors").by_descriptor)
+    weights = safetensors.torch.load(artifact.file("weights.safetensors").read(1 << 30))
     return weights["decoder.positional_embedding"]
 
 

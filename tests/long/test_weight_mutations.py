@@ -8,7 +8,8 @@ import pytest
 import safetensors.numpy
 
 import whisper2max
-from whisper2max.artifact.artifact import open_artifact, write_manifest
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.artifact.manifest import write_manifest
 from whisper2max.graph.ir import PANEL
 from whisper2max.parity import proof
 

@@ -12,7 +12,8 @@ from artifact_samples import contents
 from small_models import VARIANTS, transformers_module
 
 import whisper2max
-from whisper2max.artifact.artifact import open_artifact, write_manifest
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.artifact.manifest import write_manifest
 from whisper2max.build.cache import GraphCache
 from whisper2max.build.compiler import Source, compile_graphs, compile_tapped
 from whisper2max.build.rebuild import rebuild

@@ -19,27 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from whisper2max.artifact.contents import Contents, read_contents
-from whisper2max.artifact.manifest import FAILED_MARKER, FORMAT_VERSION, read_manifest, write_manifest
-from whisper2max.core.cpu import cpu_features, native_cpu_features
+from whisper2max.artifact.listing import MANIFEST, check_hashes, check_listing
+from whisper2max.artifact.manifest import FAILED_MARKER, read_manifest
+from whisper2max.core.cpu import cpu_features
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import ArtifactError
 from whisper2max.core.held import HeldFile, HeldFiles
-from whisper2max.core.listing import MANIFEST, check_hashes, check_listing
 from whisper2max.core.printable import shortened
 from whisper2max.graph.ir import GraphSpec
 from whisper2max.runtime.tokens import Tokenizer
-
-__all__ = [
-    "FAILED_SUFFIX",
-    "FORMAT_VERSION",
-    "MANIFEST",
-    "Artifact",
-    "UnverifiedArtifactWarning",
-    "cpu_features",
-    "native_cpu_features",
-    "open_artifact",
-    "write_manifest",
-]
 
 FAILED_SUFFIX = ".failed"
 

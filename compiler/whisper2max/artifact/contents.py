@@ -1,4 +1,4 @@
-"""What the files of an artifact hold, checked once, when it is opened, against its manifest and against each other.
+"""Check, once when an artifact is opened, what its files hold against its manifest and against each other.
 
 The graph text, the table of the weights, the tokenizer and generation.json must all be of the one model that the
 manifest names, so that whatever reads them afterwards meets no surprise. Compiled graphs are native code that only MAX
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from whisper2max.artifact.generation_schema import check_against_tokenizer, check_generation
+from whisper2max.artifact.listing import COPY_AGAIN
 from whisper2max.artifact.manifest import GRAPHS
 from whisper2max.artifact.stored_tensors import read_header
 from whisper2max.core import strict_json
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import ArtifactError, Whisper2MaxError
 from whisper2max.core.held import HeldFile, HeldFiles
-from whisper2max.core.listing import COPY_AGAIN
 from whisper2max.core.printable import shortened
 from whisper2max.graph.ir import Embedding, GraphSpec, Linear
 from whisper2max.runtime.tokens import Tokenizer
@@ -27,7 +27,7 @@ _Read = TypeVar("_Read")
 
 @dataclass(frozen=True)
 class Contents:
-    """What was read of the files whose hashes were compared.
+    """The parsed content of files whose hashes were compared.
 
     Attributes:
         spec: the network, from graph.txt.

@@ -1,10 +1,10 @@
-"""What a generation.json holds, and the check of one that comes from outside."""
+"""The fields of generation.json, and the check of a file that comes from outside."""
 
 from collections.abc import Callable
 from typing import Any
 
 from whisper2max.core.dims import ModelDimensions
-from whisper2max.core.errors import ArtifactError, Whisper2MaxError
+from whisper2max.core.errors import ArtifactError
 
 FORMAT_VERSION = 1
 SAMPLE_RATE, N_FFT, HOP_LENGTH = 16000, 400, 160
@@ -34,19 +34,12 @@ def mel_settings(dims: ModelDimensions) -> dict[str, int | float]:
     }
 
 
-def check_generation(
-    generation: dict[str, Any],
-    dims: ModelDimensions,
-    where: object = "generation.json",
-    error: type[Whisper2MaxError] = ArtifactError,
-) -> None:
-    """Raise an error that lists every field that is missing, unknown, of another type or out of range.
+def check_generation(generation: dict[str, Any], dims: ModelDimensions) -> None:
+    """Raise an ArtifactError that lists every field that is missing, unknown, of another type or out of range.
 
     Args:
         generation: a JSON object, of any content.
         dims: the dimensions of the model; no id is beyond its vocabulary.
-        where: the file, for the message.
-        error: what to raise.
     """
 
     def is_id(value: object) -> bool:
@@ -107,7 +100,9 @@ def check_generation(
         if name in generation and not fits(generation[name])
     ]
     if faults:
-        raise error(f"{where} is damaged or of another version: {'; '.join(faults)}. Convert the checkpoint again.")
+        raise ArtifactError(
+            f"generation.json is damaged or of another version: {'; '.join(faults)}. Convert the checkpoint again."
+        )
 
 
 def is_initial_timestamp(value: object) -> bool:
@@ -115,13 +110,12 @@ def is_initial_timestamp(value: object) -> bool:
     return value is None or (type(value) in (int, float) and 0 < value <= _WINDOW_SECONDS)
 
 
-def check_against_tokenizer(generation: dict[str, Any], special, where: object = "generation.json") -> None:
+def check_against_tokenizer(generation: dict[str, Any], special) -> None:
     """Raise ArtifactError where a checked generation.json and the tokenizer beside it number tokens differently.
 
     Args:
         generation: what `check_generation` accepted.
         special: the `SpecialTokens` of the tokenizer.
-        where: the file, for the message.
     """
     stated = {**generation["special_tokens"], **{f"<|{code}|>": id for code, id in generation["languages"].items()}}
     ours = {name: getattr(special, name) for name in SPECIAL_NAMES}
@@ -130,6 +124,6 @@ def check_against_tokenizer(generation: dict[str, Any], special, where: object =
     if differing or generation["multilingual"] != special.multilingual:
         what = ", ".join(name[:40] for name in differing[:5]) or "multilingual"
         raise ArtifactError(
-            f"{where} and tokenizer.json differ about {what}: they are of different models. Convert the checkpoint "
-            "again."
+            f"generation.json and tokenizer.json differ about {what}: they are of different models. Convert the "
+            "checkpoint again."
         )

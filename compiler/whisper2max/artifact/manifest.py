@@ -11,18 +11,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from whisper2max.artifact.listing import COPY_AGAIN, MANIFEST, scan
 from whisper2max.core import strict_json
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import ArtifactError, CheckpointError
 from whisper2max.core.held import HeldFile, HeldFiles
-from whisper2max.core.listing import COPY_AGAIN, MANIFEST, scan
 from whisper2max.core.printable import printable, shortened
 from whisper2max.graph.ir import DTYPES
 
-FORMAT_VERSION = 3
-"""3 has a features.mef that gives powers without floor and scale."""
+FORMAT_VERSION = 4
+"""4 has the graphs audio and extend, and pools of slots and audios."""
 FAILED_MARKER = "FAILED.txt"
-GRAPHS = ("features", "encoder", "prompt", "step")
+GRAPHS = ("features", "encoder", "audio", "extend", "step")
 """The compiled graphs that ship, as NAME.mef."""
 REQUIRED = (
     "model.py",
@@ -144,7 +144,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def missing_files(files: Mapping[str, Any]) -> list[str]:
-    """What every artifact has and this one does not list."""
+    """Names of files that every artifact has and this one does not list."""
     missing = [name for name in REQUIRED if name not in files]
     if not any(PurePosixPath(name).match("kernels/*.mojo") for name in files):
         missing.append("kernels/*.mojo")

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from whisper2max.artifact.artifact import FAILED_SUFFIX
+from whisper2max.artifact.listing import MANIFEST, check_listing, scan
 from whisper2max.artifact.manifest import FAILED_MARKER, read_json_object, read_manifest
 from whisper2max.core.errors import ArtifactError, UsageError, Whisper2MaxError
-from whisper2max.core.listing import MANIFEST, check_listing, scan
 from whisper2max.core.partials import PartialDirectory, exchange, remove_tree, sweep, sync, sync_tree, tree_bytes
 
 #: What a failed conversion keeps: sources and reports; neither compiled graphs nor weights nor the manifest.
@@ -52,14 +52,13 @@ class Publication:
         failed: where `fail` leaves the remains, OUTPUT.failed.
     """
 
-    def __init__(self, output: str | Path, force: bool = False, *, needed_bytes: int = 0):
+    def __init__(self, output: str | Path, force: bool = False):
         """Nothing is touched before the context is entered.
 
         Args:
             output: the directory to publish. Missing parents are made. A link is followed.
             force: allow an existing artifact to be replaced. A directory that is neither empty nor an
                 artifact is never replaced.
-            needed_bytes: size that the artifact will have at least, to notice a full disk before the work.
         """
         self.output = Path(output)
         self.failed = Path(f"{os.path.normpath(output)}{FAILED_SUFFIX}")
@@ -67,7 +66,6 @@ class Publication:
         self._failed_destination = Path(f"{self._destination}{FAILED_SUFFIX}")
         self._parent = self._destination.parent
         self._force = force
-        self._needed_bytes = needed_bytes
         self._made_parents: list[Path] = []
         self._partial: PartialDirectory | None = None
 
@@ -76,7 +74,7 @@ class Publication:
 
         Raises:
             UsageError: the output cannot be a new directory, or exists and may not be replaced.
-            ArtifactError: the disk is too full, or its filesystem cannot exchange directories.
+            ArtifactError: the filesystem cannot exchange directories.
         """
         try:
             self._check_name()
@@ -84,7 +82,6 @@ class Publication:
             occupied = self._check_replaceable()
             self._check_failed_replaceable()
             sweep(self._parent, self._destination.name)
-            self._check_space()
             self._partial = PartialDirectory(self._parent, self._destination.name)
             if occupied:
                 self._check_exchange()
@@ -206,15 +203,6 @@ class Publication:
                 "--output."
             )
 
-    def _check_space(self) -> None:
-        free = shutil.disk_usage(self._parent).free
-        if free < self._needed_bytes:
-            raise ArtifactError(
-                f"The disk of {self.output} is too full: the artifact needs at least {self._needed_bytes:,} "
-                f"bytes and {free:,} are free. Free {self._needed_bytes - free:,} bytes, or choose an "
-                "--output on another disk."
-            )
-
     def _check_exchange(self) -> None:
         first, second = self._partial.path / "first", self._partial.path / "second"
         first.mkdir()
@@ -294,11 +282,10 @@ class Publication:
     def _disk_full(self, written: int, error: BaseException) -> ArtifactError:
         existing = next(path for path in (self._parent, *self._parent.parents) if path.exists())
         free = shutil.disk_usage(existing).free
-        needs = f"at least {self._needed_bytes:,}" if self._needed_bytes > free else f"more than {free:,}"
         return ArtifactError(
             f"The disk of {self.output} is full ({error}): {written:,} bytes of the artifact were written "
-            f"and have been removed again; it needs {needs} bytes, and {free:,} are free now. Free some "
-            "space, or choose an --output on another disk. An artifact that existed before is untouched."
+            f"and have been removed again; it needs more than the {free:,} bytes that are free now. Free "
+            "some space, or choose an --output on another disk. An artifact that existed before is untouched."
         )
 
     def _failure_text(self, staging: Path, reason: str) -> str:

@@ -21,7 +21,7 @@ _MOST_AXES = 8
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where and what a tensor is.
+    """One entry of the table: type, shape and place of a tensor.
 
     Attributes:
         dtype: a key of `ITEM_BYTES`.
@@ -37,7 +37,7 @@ class StoredTensor:
 
 
 class Header(NamedTuple):
-    """What stands before the tensors.
+    """The parsed table.
 
     Attributes:
         tensors: by name.

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from whisper2max.artifact.artifact import Artifact, open_artifact, write_manifest
+from whisper2max.artifact.artifact import Artifact, open_artifact
+from whisper2max.artifact.manifest import write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.compiler import GRAPHS, Source, compile_graphs, compiler_versions
 from whisper2max.build.target import NATIVE, resolve

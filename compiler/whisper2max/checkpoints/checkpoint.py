@@ -1,4 +1,4 @@
-"""What every source format is turned into."""
+"""The common form that every source format is read into."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,10 +38,10 @@ class Checkpoint:
     held: "tuple[HeldFile, ...]" = ()
 
     def require_unchanged(self) -> None:
-        """To be called when the weights were used.
+        """Check that no file of the weights was changed while they were used; to be called afterwards.
 
         Raises:
-            CheckpointError: a file of the weights is no longer what `source` has the sha256 of.
+            CheckpointError: the sha256 of a file is no longer the one in `source`.
         """
         for file in self.held:
             file.require_unchanged()

@@ -25,7 +25,7 @@ def complete(
     notes: Sequence[str] = (),
     held: Sequence[HeldFile] = (),
 ) -> Checkpoint:
-    """A checkpoint of what a format has read.
+    """Make a checkpoint of what the reader of a format found.
 
     Args:
         module: builds the module; called last, because reading the weights takes the most time.

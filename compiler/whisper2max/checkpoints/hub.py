@@ -97,7 +97,7 @@ def find_cached(repository: str, revision: str) -> Path | None:
 
 
 def needed_files(available: list[str]) -> list[str]:
-    """Which files of a repository make up the model: safetensors before CTranslate2 before pickles.
+    """Choose the files of a repository that make up the model: safetensors before CTranslate2 before pickles.
 
     Raises:
         HubError: it has no weights that can be read.
@@ -196,7 +196,7 @@ def _cached_folder(repository: str, revision: str, name: str) -> Path | None:
 
 
 def _check_reachable(repository: str, revision: str) -> None:
-    """One request, answered within a few seconds: huggingface_hub itself retries for minutes.
+    """Raise unless the hub answers one request within a few seconds; huggingface_hub itself retries for minutes.
 
     It runs in a thread because a name server that does not answer ignores the timeout of a socket.
     """
@@ -217,7 +217,7 @@ def _check_reachable(repository: str, revision: str) -> None:
 
 
 def _request(url: str) -> str | None:
-    """What kept a HEAD request from being answered; a refusal of the hub's own is an answer."""
+    """Send a HEAD request; return why it was not answered, or None. A refusal by the hub itself is an answer."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=CONNECT_SECONDS).close()
     except urllib.error.HTTPError as error:

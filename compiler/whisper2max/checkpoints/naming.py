@@ -1,4 +1,4 @@
-"""How a state dict spells its names, and what a state dict that is no plain Whisper holds instead.
+"""Find out how a state dict spells the names of tensors, and refuse those that are no plain Whisper.
 
 Wrappers of training put a prefix before every name: torch.compile `_orig_mod.`, DataParallel `module.`, peft
 `base_model.model.`, Lightning that of its attribute. One prefix on every name changes nothing, so it is dropped.
@@ -27,7 +27,7 @@ _QUANTISED_TYPES = (torch.int8, torch.uint8, torch.uint32, torch.float8_e4m3fn, 
 
 
 class Spelling(NamedTuple):
-    """How a state dict names the tensors of a Whisper.
+    """The names that a state dict has for the tensors of a Whisper.
 
     Attributes:
         name: its name of a canonical one.
@@ -41,7 +41,7 @@ class Spelling(NamedTuple):
 
 
 def find_spelling(tensors: Mapping[str, torch.Tensor], where: str) -> Spelling:
-    """Whose names the tensors have, openai-whisper's or transformers', and after which prefix.
+    """Recognise openai-whisper's or transformers' names, and the prefix that stands before all of them.
 
     Raises:
         CheckpointError: their prefixes differ.
@@ -66,7 +66,7 @@ def find_spelling(tensors: Mapping[str, torch.Tensor], where: str) -> Spelling:
 
 
 def refuse_other_models(tensors: Mapping[str, torch.Tensor], where: str, config: dict | None = None) -> None:
-    """Refuse what is related to Whisper and cannot be converted, by what it is.
+    """Refuse related models that cannot be converted, with an error that says what they are.
 
     Raises:
         CheckpointError: adapters that are not merged, quantised weights, a classifier, an encoder or a decoder alone.

@@ -55,7 +55,7 @@ def open_path(path: Path, tokenizer: str | Path | None = None) -> Checkpoint:
 
 
 def find_state(content: object, path: Path) -> dict[str, StoredTensor]:
-    """The state dict in what torch.save saved, which may be that itself.
+    """Find the state dict in the content of a file of torch.save; the content may itself be one.
 
     Raises:
         CheckpointError: there is none, or it holds something else than tensors.

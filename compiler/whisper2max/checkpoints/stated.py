@@ -1,4 +1,4 @@
-"""What a checkpoint's configurations state about decoding, and which of it is not taken over."""
+"""Read the settings of decoding that a checkpoint's configurations state, and note those that are not taken over."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ class Stated(NamedTuple):
 
 
 def read_stated(files: Sequence[tuple[str, dict]], tokenizer: Tokenizer, notes: list[str]) -> Stated:
-    """What the configurations state; the first that states a setting is heeded.
+    """Read the configurations; where two state the same setting, the first is heeded.
 
     Args:
         files: name and content of each, the one that goes first first.
@@ -106,7 +106,7 @@ def _not_taken_over(name: str, content: dict, tokenizer: Tokenizer) -> list[str]
 
 
 def _forced(name: str, forced: object, tokenizer: Tokenizer) -> list[str]:
-    """What old configurations force after the start: a language, a task, no timestamps."""
+    """Notes about the tokens that old configurations force after the start: a language, a task, no timestamps."""
     special = tokenizer.special
     pairs = forced if isinstance(forced, list) else [forced]
     ids = [pair[1] if isinstance(pair, list) and len(pair) == 2 else pair for pair in pairs]

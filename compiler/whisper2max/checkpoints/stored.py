@@ -24,10 +24,10 @@ def tensor_at(content: mmap.mmap | bytearray, dtype: torch.dtype, shape: tuple[i
 
 
 def fault_of_size(tensors: Iterable[torch.Tensor], size: int) -> str | None:
-    """What is wrong where tensors together have far more bytes than their file, because many are the same bytes.
+    """Describe the fault of a file whose tensors together have far more bytes than it, because many share bytes.
 
-    Twice as many are right: a projection may be stored as the embedding that it is tied to, which in the smallest
-    Whisper is half of the model.
+    None for up to twice as many: a projection may be stored as the embedding that it is tied to, and in the smallest
+    Whisper that is half of the model.
     """
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if total <= 2 * size:

@@ -1,4 +1,4 @@
-"""Where a checkpoint's tokenizer comes from.
+"""Find the tokenizer of a checkpoint.
 
 In this order: the one given, the one that lies with the weights, as tokenizer.json or in the former files of
 transformers, an installed openai-whisper's assets, the packaged weights' tokenizer of the same vocabulary. The last two

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: commands, streams to the terminal, exit status."""

@@ -1,4 +1,4 @@
-"""What inspect shows, as lines to read."""
+"""Format the facts that `whisper2max inspect` shows as lines to read."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What an exception means to the person at the terminal: one paragraph and an exit status."""
+"""Turn an exception into one paragraph for the person at the terminal and an exit status."""
 
 import errno
 import re

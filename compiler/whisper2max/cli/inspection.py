@@ -1,9 +1,10 @@
-"""What inspect shows of an artifact or a checkpoint."""
+"""Collect the facts that `whisper2max inspect` shows of an artifact or a checkpoint."""
 
 from pathlib import Path
 from typing import Any
 
-from whisper2max.artifact.artifact import MANIFEST, open_artifact
+from whisper2max.artifact.artifact import open_artifact
+from whisper2max.artifact.listing import MANIFEST
 
 
 def inspect(path: str | Path, tokenizer: str | Path | None = None) -> dict[str, Any]:

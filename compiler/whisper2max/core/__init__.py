@@ -1,1 +1,1 @@
-"""What every other room stands on: errors, sizes of a model, files held open, CPUs, memory, text that may be shown."""
+"""The base of all other packages: errors, model sizes, files held open, CPU features, memory, printable text."""

@@ -1,4 +1,4 @@
-"""Whether the limit on this process's address space, `ulimit -v`, leaves room for MAX."""
+"""Check that the limit on this process's address space, `ulimit -v`, leaves room for MAX."""
 
 import resource
 import sys

@@ -79,7 +79,7 @@ class HeldFile:
             return self._hash()
 
     def read(self, most: int) -> bytes:
-        """The content, which is what `sha256` is of.
+        """The content, whose hash is `sha256`.
 
         Raises:
             Whisper2MaxError: it has more than `most` bytes, or is not what was hashed.
@@ -107,11 +107,6 @@ class HeldFile:
             return mmap.mmap(self._open_descriptor, self.size, access=mmap.ACCESS_COPY)
         except ValueError as failure:  # it is shorter now
             raise self._changed() from failure
-
-    @property
-    def by_descriptor(self) -> Path:
-        """A name that leads to the held file whatever its own name leads to now, for libraries that open by name."""
-        return Path(f"/proc/self/fd/{self._open_descriptor}")
 
     @contextmanager
     def sealed(self) -> Iterator[Path]:
@@ -158,7 +153,7 @@ class HeldFile:
             os.close(folder)
 
     def require_unchanged(self, *, reread: bool = False) -> None:
-        """To be called when the content was used, by a map or through `by_descriptor`.
+        """Raise unless the content is still what was hashed; to be called after a map of it was used.
 
         Where the kernel's times say that the file was touched, or with `reread`, the content is hashed again. If it
         was not hashed before, nothing can be compared, and a file that was touched counts as changed.
@@ -189,7 +184,7 @@ class HeldFile:
         return self._descriptor
 
     def _note_times(self) -> None:
-        """To be called before the content is read that the times are to tell of."""
+        """Remember the file's times; called before the read whose content they stand for."""
         self._noted = os.fstat(self._open_descriptor)
         # a change in the tick of the clock that the file already bears leaves no later time behind
         self._times_tell = time.time_ns() - self._noted.st_ctime_ns > _CLOCK_TICK_NS
@@ -289,7 +284,7 @@ class HeldFiles(Mapping[str, HeldFile]):
             )
 
     def require_unchanged(self, *, reread: bool = False) -> None:
-        """As `HeldFile.require_unchanged`, of every file."""
+        """`HeldFile.require_unchanged` of every file."""
         for file in self.values():
             file.require_unchanged(reread=reread)
 

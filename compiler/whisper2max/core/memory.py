@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system, not to the heap of the process."""
+"""Settings of glibc's malloc that return freed memory to the system instead of keeping it in the process."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""Directories in the making: they appear under their final name only when complete.
+"""Directories that appear under their final name only when they are complete.
 
 A partial directory lies beside its destination, so that a rename can put it there, and is called
 `.NAME.partial-PID-RANDOM`. Its maker holds a lock on it that the kernel drops when the maker dies, however

@@ -24,13 +24,11 @@ class WalkedModule:
         spec: the network.
         tensors: every weight by canonical name, as the module holds it (no copies).
         source_paths: module or tensor path in the source tree of every node and weight.
-        derived: buffers that follow from the dimensions and carry no information, with the reason.
     """
 
     spec: GraphSpec
     tensors: dict[str, torch.Tensor]
     source_paths: dict[str, str]
-    derived: dict[str, str]
 
 
 def walk(module: torch.nn.Module, dims: ModelDimensions) -> WalkedModule:
@@ -69,4 +67,4 @@ def walk(module: torch.nn.Module, dims: ModelDimensions) -> WalkedModule:
     if faults:
         raise SpecError(f"the module tree does not convert, {len(faults)} fault(s): " + "; ".join(faults))
     tensors = {name: state.tensors[name].detach() for name in spec.parameters()}
-    return WalkedModule(spec.validate(), tensors, state.source_paths, state.derived)
+    return WalkedModule(spec.validate(), tensors, state.source_paths)

@@ -1,4 +1,4 @@
-"""Which function converts which class, by the class's qualified name, and the walk that converters add to.
+"""The table of converters by qualified class name, and the walk that they add nodes and tensors to.
 
 A qualified name, never isinstance: a subclass may compute something else, so it needs a converter
 of its own or is refused.
@@ -22,7 +22,6 @@ class Walk:
     nodes: dict[str, Node] = field(default_factory=dict)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     source_paths: dict[str, str] = field(default_factory=dict)
-    derived: dict[str, str] = field(default_factory=dict)
     claims: dict[str, list[str]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
@@ -52,7 +51,6 @@ class Walk:
 
     def claim_derived(self, source: str, reason: str) -> None:
         """Claim a buffer that follows from the dimensions."""
-        self.derived[source] = reason
         self.claims.setdefault(source, []).append(f"derived, {reason}")
 
     def require(self, source: str, what: str, value: object, expected: object) -> None:
@@ -67,7 +65,7 @@ _CONVERTERS: dict[str, Converter] = {}
 
 
 def qualified_name(module: torch.nn.Module) -> str:
-    """For example `torch.nn.modules.linear.Linear`."""
+    """The module and name of a module's class, for example `torch.nn.modules.linear.Linear`."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 

@@ -1,4 +1,4 @@
-"""The files of an artifact against those that its manifest lists: by name, kind, size and hash."""
+"""Compare the files of an artifact with those that its manifest lists, by name, kind, size and hash."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ _MOST_ENTRIES = 10_000
 
 
 def scan(directory: Path) -> tuple[list[str], dict[str, str]]:
-    """Relative POSIX names of all regular files but the manifest, sorted; and what else is there, by kind.
+    """List a directory: relative POSIX names of all regular files but the manifest, sorted; and the kind of all others.
 
     Raises:
         ArtifactError: there are more directories in each other, or more files, than an artifact has.
