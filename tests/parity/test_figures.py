@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from whisper2max.core.errors import ParityError
-from whisper2max.parity.figures import divergence, measure, require_usable
+from whisper2max.parity.figures import Place, compare, divergence, measure, of_limit, require_usable
+from whisper2max.parity.taps import Tap
 
 REFERENCE = np.array([[[1.0, -4.0], [2.0, 0.5]]])
 
@@ -36,12 +37,12 @@ def test_a_value_that_is_not_finite_is_infinitely_far(value):
 )
 def test_a_reference_that_proves_nothing_is_refused(reference):
     with pytest.raises(ParityError, match="proves nothing"):
-        require_usable("encoder.conv1", "clip", reference, reference)
+        require_usable("encoder.conv1.gelu", "clip", reference, reference)
 
 
 def test_another_shape_is_refused():
     with pytest.raises(ParityError, match=r"shape \[1, 2, 1\], but the reference gives \[1, 2, 2\]"):
-        require_usable("encoder.conv1", "clip", REFERENCE[..., :1], REFERENCE)
+        require_usable("encoder.conv1.gelu", "clip", REFERENCE[..., :1], REFERENCE)
 
 
 def test_divergence_of_two_distributions():
@@ -49,3 +50,33 @@ def test_divergence_of_two_distributions():
     other = np.log(np.array([[[0.25, 0.5, 0.25]]])) + 7.0
     assert divergence(logits, logits) == pytest.approx(0, abs=1e-15)
     assert divergence(other, logits) == pytest.approx(0.5 * np.log(2) - 0.25 * np.log(2))
+
+
+TAP = Tap("decoder.blocks.0", "decoder.blocks.0", "output", "linear_add", ("decoder.blocks.0.mlp.2",))
+PLACE = Place("tapped", "extend", "clip", "3 rows on shared prefixes", 1, 224)
+
+
+def test_a_row_says_where_it_comes_from_and_counts_tokens_from_the_beginning():
+    got = REFERENCE + np.array([[[0.0, 0.0], [0.0, -0.2]]])
+    limits = {"max_abs": 0.1, "rel_rmse": 0.1}
+    positions = np.array([224, 447])
+    row = compare(TAP, PLACE, got=got, reference=REFERENCE, limits=limits, positions=positions)
+    assert row.place == PLACE and PLACE.words == "extend of 3 rows on shared prefixes, row 1 at 224"
+    assert (row.kernel, row.inside) == ("linear_add", ("decoder.blocks.0.mlp.2",))
+    assert row.worst == (0, 447, 1) and row.passed and row.of_limit == pytest.approx(0.5)
+    tight = compare(TAP, PLACE, got=got, reference=REFERENCE, limits={"max_abs": 0.04, "rel_rmse": 1.0})
+    assert not tight.passed and tight.worst == (0, 1, 1)
+
+
+def test_a_difference_itself_can_be_judged():
+    got = REFERENCE + np.array([[[0.0, 0.0], [0.0, -0.2]]])
+    row = compare(TAP, PLACE, got=got, reference=REFERENCE, limits={"max_abs": 0.19, "rel_rmse": None}, absolute=True)
+    assert row.max_abs == pytest.approx(0.2) and not row.passed
+
+
+def test_an_error_beside_its_limits():
+    limits = {"max_abs": 1e-4, "rel_rmse": None}
+    assert of_limit(5e-5, 1.0, limits) == pytest.approx(0.5)
+    assert of_limit(None, 1e-9, limits) == of_limit(np.nan, 0, limits) == np.inf
+    nothing = {"max_abs": 0, "rel_rmse": 0}
+    assert of_limit(1e-9, 0, nothing) == np.inf and of_limit(0, 0, nothing) == 0

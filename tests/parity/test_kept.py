@@ -7,6 +7,7 @@ import safetensors.numpy
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import ArtifactError
 from whisper2max.core.held import HeldFile
+from whisper2max.parity.figures import Place
 from whisper2max.parity.kept import FILE, FRAMES, read_kept, seeded_frames, value_key
 
 
@@ -19,7 +20,7 @@ def test_kept_frames_are_the_same_every_time_and_spread():
 
 
 DIMS = ModelDimensions(80, 1500, 4, 2, 1, 1766, 448, 4, 2, 1)
-KEY = value_key("a.flac", "shipped", "encoder", None, "encoder.ln_post")
+KEY = value_key(Place("shipped", "encoder", "a.flac"), "encoder.ln_post")
 
 
 def kept_file(tmp_path, change=lambda about, tensors: None) -> HeldFile:

@@ -9,7 +9,7 @@ from whisper2max.core.errors import ParityError
 from whisper2max.graph.walker import walk
 from whisper2max.parity.figures import measure
 from whisper2max.parity.reference import Reference, judge_of
-from whisper2max.parity.taps import Tap, encoder_taps, prompt_taps
+from whisper2max.parity.taps import Tap, taps_of
 
 DIMS = VARIANTS["multilingual_80_mels"]
 MEL = np.random.default_rng(0).normal(size=(1, 80, 3000)).astype(np.float32)
@@ -24,8 +24,9 @@ def values_of(reference, spec):
         values[path] = value
         variances[path] = variance
 
-    states = reference.encode(MEL, encoder_taps(spec), keep)
-    reference.logits(TOKENS, states.astype(np.float64), prompt_taps(spec), keep)
+    encoder, audio, extend, _ = (list(taps.values()) for taps in taps_of(spec).values())
+    states = reference.encode(MEL, encoder, keep)
+    reference.logits(TOKENS, states.astype(np.float64), [*audio, *extend], keep)
     return values, variances
 
 
@@ -68,6 +69,14 @@ def test_a_norm_comes_with_the_variance_of_its_input(judged):
     assert variances["encoder.blocks.0.attn_ln"] == pytest.approx((before.min(), before.max()), rel=1e-12)
 
 
+def test_the_first_convolution_is_heard_after_its_gelu(openai, judged):
+    module, walked = openai
+    values, _ = judged
+    after = torch.nn.functional.gelu(module.encoder.conv1.double()(torch.from_numpy(MEL).double()))
+    module.float()
+    np.testing.assert_allclose(values["encoder.conv1.gelu"], after.detach().transpose(1, 2), atol=1e-12)
+
+
 def test_the_judge_leaves_the_weights_as_they_were(openai):
     module = transformers_module(DIMS)
     walked = walk(module, DIMS)
@@ -83,7 +92,7 @@ def test_a_value_that_is_never_computed_is_refused(openai):
     module, walked = openai
     reference = Reference(module, walked)
     with pytest.raises(ParityError, match="0 of 1 values, each once, but not decoder.ln"):
-        reference.encode(MEL, [Tap("decoder.ln", "decoder.ln", "output")], lambda *found: None)
+        reference.encode(MEL, [Tap("decoder.ln", "decoder.ln", "output", "layer_norm")], lambda *found: None)
 
 
 def test_blocks_can_be_fed_other_inputs(openai):
@@ -96,7 +105,7 @@ def test_blocks_can_be_fed_other_inputs(openai):
         return np.zeros_like(values)
 
     kept = {}
-    taps = [Tap("encoder.blocks.1.attn_ln", "encoder.blocks.1.attn_ln", "output")]
+    taps = [Tap("encoder.blocks.1.attn_ln", "encoder.blocks.1.attn_ln", "output", "layer_norm")]
     with reference.replacing(zeros, ["encoder.blocks.1"]):
         reference.encode(MEL, taps, lambda path, value, variance: kept.update({path: value}))
     assert fed == {"encoder.blocks.1": (1, 1500, 32)}

@@ -4,15 +4,29 @@ from dataclasses import replace
 
 import pytest
 
-from whisper2max.parity.report import ParityReport, Row, TokenRow, WeightAudit, WeightDifference, data_order, kind_of
+from whisper2max.parity.figures import Row
+from whisper2max.parity.report import (
+    Findings,
+    ParityReport,
+    SameBits,
+    TokenRow,
+    WeightAudit,
+    WeightDifference,
+    data_order,
+    kind_of,
+)
 
 ROW = Row(
-    path="encoder.conv1",
+    path="encoder.conv1.gelu",
     source_path="model.encoder.conv1",
     build="tapped",
     graph="encoder",
-    position=None,
     input="a.wav",
+    case=None,
+    row=None,
+    position=None,
+    kernel="conv1d",
+    inside=("encoder.conv1",),
     shape=(1, 3000, 32),
     max_abs=1e-6,
     rel_rmse=1e-7,
@@ -28,7 +42,7 @@ ROW = Row(
     tolerance={"max_abs": 4e-5, "rel_rmse": 1e-6},
     passed=True,
 )
-PATHS = ["encoder.conv1", "encoder.blocks.0.attn_ln", "encoder.blocks.0.attn.query", "encoder.ln_post", "decoder.ln"]
+PATHS = ["log_mel", "encoder.conv1.gelu", "encoder.blocks.0.attn_ln", "encoder.blocks.0.attn.query", "encoder.ln_post", "decoder.ln"]
 TOKENS = TokenRow("a.wav", "free", 5, 5, None)
 
 
@@ -37,13 +51,13 @@ def row(path, **changes):
     return replace(ROW, path=path, **failed, **changes)
 
 
-def report(*rows, tokens=(TOKENS,), weights=None):
-    ordered = data_order(list(rows), PATHS)
-    return ParityReport("float32", "judge", "witness", (), ordered, tokens, weights, {}, {})
+def report(*rows, tokens=(TOKENS,), weights=None, same_bits=()):
+    found = Findings(data_order(rows, PATHS), tokens, same_bits, ())
+    return ParityReport("float32", "judge", "witness", found, weights, {}, {})
 
 
 def test_passes_when_everything_does():
-    found = report(*(row(path) for path in PATHS), weights=WeightAudit(3, 40, ()))
+    found = report(*(row(path) for path in PATHS[1:]), weights=WeightAudit(3, 40, ()))
     assert found.passed and found.first_divergent is None
     assert found.explanation() == "everything is within tolerance."
 
@@ -65,38 +79,44 @@ def test_a_comparison_of_nothing_fails(found):
 
 def test_the_first_divergent_row_is_first_in_data_order_whatever_the_input():
     late, early = (row(path, fails=True) for path in ("encoder.ln_post", "encoder.blocks.0.attn.query"))
-    found = report(late, replace(early, input="b.wav"), row("encoder.conv1"))
+    found = report(late, replace(early, input="b.wav"), row("encoder.conv1.gelu"))
     assert found.first_divergent.path == "encoder.blocks.0.attn.query" and found.first_divergent.input == "b.wav"
 
 
 def test_tapped_rows_come_before_isolated_and_shipped_ones():
     builds = [row("encoder.ln_post", build=build) for build in ("shipped", "isolated", "tapped")]
     mel = row("log_mel", build="shipped", graph="features")
-    steps = [row("decoder.ln", graph="step", position=position) for position in (447, 4)]
-    prompt = row("decoder.ln", graph="prompt")
-    ordered = data_order([*builds, *steps, mel, prompt], PATHS)
-    assert [(each.path, each.build, each.position) for each in ordered] == [
-        ("log_mel", "shipped", None),
-        ("encoder.ln_post", "tapped", None),
-        ("decoder.ln", "tapped", None),
-        ("decoder.ln", "tapped", 4),
-        ("decoder.ln", "tapped", 447),
-        ("encoder.ln_post", "isolated", None),
-        ("encoder.ln_post", "shipped", None),
+    alone = [row("decoder.ln", graph="step", case="1 row", position=position) for position in (447, 4)]
+    several = [
+        row("decoder.ln", graph="step", case="3 rows, reordered", row=number, position=position)
+        for number, position in ((1, 4), (0, 447))
+    ]
+    extend = row("decoder.ln", graph="extend", case="1 row", position=0)
+    ordered = data_order([*builds, *several, *alone, mel, extend], PATHS)
+    assert [(each.path, each.build, each.place.words) for each in ordered] == [
+        ("log_mel", "shipped", "features"),
+        ("encoder.ln_post", "tapped", "encoder"),
+        ("decoder.ln", "tapped", "extend of 1 row at 0"),
+        ("decoder.ln", "tapped", "step of 1 row at 4"),
+        ("decoder.ln", "tapped", "step of 1 row at 447"),
+        ("decoder.ln", "tapped", "step of 3 rows, reordered, row 0 at 447"),
+        ("decoder.ln", "tapped", "step of 3 rows, reordered, row 1 at 4"),
+        ("encoder.ln_post", "isolated", "encoder"),
+        ("encoder.ln_post", "shipped", "encoder"),
     ]
 
 
 def test_the_explanation_names_the_layer_the_growth_and_the_inputs():
-    rows = [row(path, fails=path in PATHS[2:]) for path in PATHS]
+    rows = [row(path, fails=path in PATHS[3:]) for path in PATHS[1:]]
     said = report(*rows).explanation()
     assert said.startswith("encoder.blocks.0.attn.query (model.encoder.conv1) is the first that diverges from judge")
-    assert "on a.wav: max-abs 1.00e-03 of the reference's largest value (limit 4.00e-05)" in said
-    assert "encoder.conv1 0.1, encoder.blocks.0.attn_ln 0.1, encoder.blocks.0.attn.query 25, encoder.ln_post 25" in said
+    assert "in the tapped encoder on a.wav, computed by conv1d, which has encoder.conv1 inside: max-abs 1.00e-03 of the reference's largest value (limit 4.00e-05)" in said
+    assert "encoder.conv1.gelu 0.1, encoder.blocks.0.attn_ln 0.1, encoder.blocks.0.attn.query 25, encoder.ln_post 25" in said
     assert said.endswith("Its inputs were good.")
 
 
 def test_the_explanation_of_the_very_first_row_speaks_of_no_inputs():
-    assert "inputs" not in report(row("encoder.conv1", fails=True), row("encoder.ln_post")).explanation()
+    assert "inputs" not in report(row("encoder.conv1.gelu", fails=True), row("encoder.ln_post")).explanation()
 
 
 def test_wrong_weights_and_tokens_are_explained():
@@ -107,6 +127,17 @@ def test_wrong_weights_and_tokens_are_explained():
     said = found.explanation()
     assert "not the checkpoint: decoder.ln.bias (2 values differ, first at [7]: 0.5, the checkpoint gives 0.25)" in said
     assert "Tokens differ from torch's on a.wav (step): 3 of 5 equal, first at index 2." in said
+
+
+def test_a_shipped_graph_that_gives_other_bits_fails_and_is_named():
+    same = SameBits("a.wav", "encoder", 100, 0)
+    assert report(ROW, same_bits=(same,)).passed
+    other = replace(same, place="step of 1 row at 224", different=3)
+    found = report(ROW, same_bits=(same, other))
+    assert not found.passed and found.first_divergent is None
+    expected = "The shipped step of 1 row at 224 is not the graph whose values were compared: 3 of its 100 results on"
+    assert found.explanation() == f"{expected} a.wav differ."
+    assert found.to_dict()["same_bits"][1]["different"] == 3
 
 
 @pytest.mark.parametrize(
@@ -126,15 +157,15 @@ def test_how_many_tokens_must_be_equal(dtype, kind, compared, equal, agrees):
 
 
 def test_parity_json_has_no_infinity():
-    broken = row("encoder.conv1", max_abs=math.inf, rel_rmse=math.inf, cosine=math.nan, passed=False)
+    broken = row("encoder.conv1.gelu", max_abs=math.inf, rel_rmse=math.inf, cosine=math.nan, passed=False)
     text = json.dumps(report(broken).to_dict(), allow_nan=False)
     (layer,) = json.loads(text)["layers"]
     assert layer["max_abs"] is None and layer["cosine"] is None and not layer["passed"]
 
 
 def test_the_fraction_of_a_limit_is_the_larger_of_both_figures():
-    assert row("encoder.conv1").of_limit == pytest.approx(0.1)
-    assert row("encoder.conv1", max_abs=2e-5).of_limit == pytest.approx(0.5)
+    assert row("encoder.conv1.gelu").of_limit == pytest.approx(0.1)
+    assert row("encoder.conv1.gelu", max_abs=2e-5).of_limit == pytest.approx(0.5)
     assert replace(ROW, tolerance={"max_abs": 1e-5, "rel_rmse": None}).of_limit == pytest.approx(0.1)
 
 

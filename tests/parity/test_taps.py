@@ -6,75 +6,91 @@ import pytest
 from small_models import VARIANTS, packed_spec
 
 from whisper2max.graph.emit import emit
-from whisper2max.graph.ir import GraphSpec, Linear
+from whisper2max.graph.ir import DTYPES, GraphSpec
 from whisper2max.graph.source import load_source
-from whisper2max.parity.taps import block_taps, encoder_taps, prompt_taps, step_taps
+from whisper2max.parity.taps import block_taps, data_paths, graph_taps, taps_of
 
-OF_A_BLOCK = [
-    "attn_ln",
-    "attn.query",
-    "attn.key",
-    "attn.value",
-    "attn.qkv_attention",
-    "attn.out",
-    "attn.residual",
-    "mlp_ln",
-    "mlp.0",
-    "mlp.1",
-    "mlp.2",
-]
+OF_ATTENTION = ["attn_ln", "attn.query", "attn.key", "attn.value", "attn.qkv_attention", "attn.residual"]
+OF_MLP = ["mlp_ln", "mlp.1"]
+CROSSED = [f"cross_{each}" for each in OF_ATTENTION]
+OF_AUDIO = ["cross_attn.key", "cross_attn.value"]
 
 
-def spec(variant: str) -> GraphSpec:
-    dims = VARIANTS[variant]
-    return packed_spec(dims, "float32")
+def spec(variant: str, dtype: str = "float32") -> GraphSpec:
+    return packed_spec(VARIANTS[variant], dtype)
 
 
-def test_encoder_values_are_in_data_order():
-    block = [f"encoder.blocks.0.{each}" for each in OF_A_BLOCK] + ["encoder.blocks.0"]
-    stem = ["encoder.conv1", "encoder.conv2", "encoder.positional_embedding"]
-    assert [tap.path for tap in encoder_taps(spec("english_80_mels"))] == [*stem, *block, "encoder.ln_post"]
+def within(block: str, names: list[str]) -> list[str]:
+    return [*(f"{block}.{name}" for name in names), block]
 
 
-def test_decoder_values_are_in_data_order():
-    crossed = [each.replace("attn", "cross_attn") for each in OF_A_BLOCK[:7]]
-    block = [f"decoder.blocks.0.{each}" for each in [*OF_A_BLOCK[:7], *crossed, *OF_A_BLOCK[7:]]] + ["decoder.blocks.0"]
-    paths = [tap.path for tap in prompt_taps(spec("turbo_unequal_depth"))]
-    ends = ["decoder.ln", "decoder.logits"]
-    assert paths == ["decoder.token_embedding", "decoder.positional_embedding", *block, *ends]
-    assert [path for path in paths if path not in {tap.path for tap in step_taps(spec("turbo_unequal_depth"))}] == [
-        "decoder.blocks.0.cross_attn.key",
-        "decoder.blocks.0.cross_attn.value",
-    ]
+def test_values_are_in_data_order():
+    graphs = graph_taps(spec("turbo_unequal_depth"))
+    assert list(graphs) == ["encoder", "audio", "extend", "step"]
+    blocks = [path for layer in range(3) for path in within(f"encoder.blocks.{layer}", [*OF_ATTENTION, *OF_MLP])]
+    stem = ["encoder.conv1.gelu", "encoder.positional_embedding"]
+    assert graphs["encoder"] == [*stem, *blocks, "encoder.ln_post"]
+    assert graphs["audio"] == [f"decoder.blocks.0.{each}" for each in OF_AUDIO]
+    start, end = ["decoder.token_embedding", "decoder.positional_embedding"], ["decoder.ln", "decoder.logits"]
+    crossed = [each for each in CROSSED if each not in OF_AUDIO]
+    block = within("decoder.blocks.0", [*OF_ATTENTION, *crossed, *OF_MLP])
+    assert graphs["extend"] == [*start, *block, *end]
+    assert graphs["step"] == [*start, *(path for path in block if not path.endswith("_ln")), *end]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_weight_feeds_a_value_that_is_compared(variant):
+@pytest.mark.parametrize("graphs", [("encoder", "audio", "extend"), ("encoder", "audio", "step")])
+def test_every_module_gives_a_value_or_is_named_inside_a_kernel(variant, graphs):
     described = spec(variant)
-    modules = {tap.module for tap in (*encoder_taps(described), *prompt_taps(described)) if tap.side == "output"}
-    positions = {"encoder.positional_embedding", "decoder.positional_embedding"}
-    owners = {name.removesuffix(".weight").removesuffix(".bias") for name in described.parameters()}
-    assert owners - modules == positions
-    paths = {tap.path for tap in (*encoder_taps(described), *prompt_taps(described))}
-    assert positions < paths
+    taps = [tap for graph in graphs for tap in taps_of(described)[graph].values()]
+    outputs = [tap.module for tap in taps if tap.side == "output"] + [path for tap in taps for path in tap.inside]
+    tables = ["encoder.positional_embedding", "decoder.positional_embedding"]
+    owners = {name.removesuffix(".weight").removesuffix(".bias") for name in unpacked(described)}
+    assert owners - set(outputs) == set(tables) and set(tables) < {tap.path for tap in taps}
+    assert len(outputs) == len(set(outputs)), "and once"
 
 
-def test_the_generated_builders_offer_exactly_these_values(tmp_path, repository):
-    described = spec("turbo_unequal_depth")
+def unpacked(described: GraphSpec) -> list[str]:
+    return [name for name in described.parameters() if not name.endswith(("_scales", "_sums"))]
+
+
+def test_what_exists_only_inside_a_kernel_is_named_with_what_it_leads_to():
+    graphs = taps_of(spec("multilingual_80_mels"))
+    block = "decoder.blocks.1"
+    assert graphs["extend"][f"{block}.attn.residual"].inside == (f"{block}.attn.out",)
+    assert graphs["extend"][f"{block}.attn.residual"].kernel == "linear_add"
+    assert graphs["extend"][f"{block}.mlp.1"].inside == (f"{block}.mlp.0",)
+    assert graphs["extend"][block].inside == (f"{block}.mlp.2",)
+    assert graphs["encoder"]["encoder.conv1.gelu"].inside == ("encoder.conv1",)
+    assert graphs["encoder"]["encoder.positional_embedding"].inside == ("encoder.conv2",)
+    assert graphs["step"][f"{block}.attn.query"].inside == (f"{block}.attn_ln",)
+    assert graphs["step"][f"{block}.mlp.1"].inside == (f"{block}.mlp_ln", f"{block}.mlp.0")
+    assert {tap.kernel for path, tap in graphs["step"].items() if ".blocks." in path} == {"step_block"}
+
+
+def test_every_kernel_that_is_named_is_one_of_ours(repository):
+    source = "".join(path.read_text() for path in (repository / "kernels").glob("*.mojo"))
+    registered = set(re.findall(r'register\("whisper2max\.(\w+)"\)', source))
+    named = {kernel for taps in taps_of(spec("multilingual_80_mels")).values() for tap in taps.values()
+             for kernel in tap.kernel.split(" + ")}
+    assert named <= registered and len(named) >= 9
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_generated_builders_offer_exactly_these_values(tmp_path, repository, dtype):
+    described = spec("turbo_unequal_depth", dtype)
     (tmp_path / "model.py").write_text(emit(described))
     model = load_source(tmp_path / "model.py")
-    expected = {
-        "encoder": encoder_taps(described),
-        "prompt": prompt_taps(described),
-        "step": step_taps(described),
-        "encoder_block": block_taps(described, "encoder"),
-        "decoder_block": block_taps(described, "decoder"),
-    }
-    for name, taps in expected.items():
-        paths = [tap.path for tap in taps]
+    expected = {**graph_taps(described), **{f"{side}_block": list(block_taps(described, side)) for side in SIDES}}
+    for name, paths in expected.items():
         graph = model.BUILDERS[name](kernels=repository / "kernels", taps=paths)
-        assert set(graph.values) == set(paths), name
-        assert len(graph.output_types) >= len(paths) + 1
+        others = set(graph.values) - set(paths)
+        # a tensor that no module of a torch tree has
+        assert others == ({"encoder.conv2.gelu"} if name == "encoder" else set()), name
+        assert len(graph.output_types) == len(paths) + (name != "audio")
+
+
+SIDES = ("encoder", "decoder")
 
 
 def test_a_builder_refuses_a_value_that_it_does_not_have(tmp_path, repository):
@@ -84,10 +100,9 @@ def test_a_builder_refuses_a_value_that_it_does_not_have(tmp_path, repository):
         model.BUILDERS["encoder"](kernels=repository / "kernels", taps=["encoder.blocks.1"])
 
 
-def test_an_attention_is_tapped_before_its_output_projection():
-    described = spec("english_80_mels")
-    outs = [path for path, node in described.nodes.items() if isinstance(node, Linear) and path.endswith(".out")]
-    taps = {tap.path: tap for tap in (*encoder_taps(described), *prompt_taps(described))}
-    for out in outs:
-        tap = taps[out.replace(".out", ".qkv_attention")]
-        assert (tap.module, tap.side) == (out, "input")
+def test_values_of_all_graphs_have_one_order():
+    described = spec("multilingual_80_mels")
+    order = data_paths(described)
+    assert len(order) == len(set(order)) and order[0] == "log_mel" and order[-1] == "decoder.logits"
+    for paths in graph_taps(described).values():
+        assert paths == [path for path in order if path in set(paths)]

@@ -1,28 +1,44 @@
-"""Comparisons that need no torch: an artifact with the reference kept in it, or with another artifact."""
+"""Comparisons that need no torch: an artifact with what was kept of its reference, or with another artifact."""
 
-from collections.abc import Callable, Sequence
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import whisper2max
 from whisper2max.artifact.artifact import Artifact, open_artifact
+from whisper2max.artifact.manifest import GRAPHS
 from whisper2max.build.compiler import compiler_versions
 from whisper2max.build.target import resolve
+from whisper2max.core.cpu import native_cpu_features
 from whisper2max.core.errors import UsageError
-from whisper2max.parity.against import compare_artifacts
-from whisper2max.parity.environment import environment, hashes
-from whisper2max.parity.replay import replay
-from whisper2max.parity.report import Input, ParityReport, Row, TokenRow
-from whisper2max.parity.tapped import TappedGraphs
-from whisper2max.parity.tolerances import TOLERANCES
+from whisper2max.core.held import HeldFile
+from whisper2max.graph.ir import GraphSpec
+from whisper2max.parity.figures import Row, compare
+from whisper2max.parity.graphs import ShippedGraphs, TappedGraphs
+from whisper2max.parity.inputs import Transcript, Window, greedy_limit, prompt_of, window_of
+from whisper2max.parity.kept import KeptReference
+from whisper2max.parity.report import Findings, ParityReport
+from whisper2max.parity.runs import Run, greedy_tokens, run_decoder, run_encoder, run_token_by_token
+from whisper2max.parity.taps import taps_of
+from whisper2max.parity.tolerances import TOLERANCES, Tolerances
+from whisper2max.parity.windows import compare_windows
 from whisper2max.runtime.engine import Engine
+from whisper2max.runtime.tokens import Tokenizer
 
 Say = Callable[[str], None]
 
 
 def replay_artifact(artifact: str | Path, say: Say) -> tuple[ParityReport, list[tuple[str, np.ndarray]]]:
-    """Ask whether an artifact still computes what it was proved to compute.
+    """Ask whether an artifact still computes what it was proved to compute, on this machine.
+
+    The graphs that ship are compared with what was kept. Where they differ, those that give all their values are run
+    too, compiled first if need be, so that the report names the first value that moved.
 
     Args:
         artifact: made with --keep-reference.
@@ -35,9 +51,13 @@ def replay_artifact(artifact: str | Path, say: Say) -> tuple[ParityReport, list[
         Whisper2MaxError: the artifact cannot be used, or keeps no reference.
     """
     opened = open_artifact(artifact, warn_unverified=False)
-    findings, kept = replay(opened, Engine(opened.files, opened.dims), say)
-    inputs = [(entry["name"], kept.tensors[f"mel/{entry['name']}"]) for entry in kept.inputs]
-    return _report([opened], opened.dtype, f"{kept.judge}, kept with the artifact", *findings), inputs
+    kept = KeptReference.of(opened)
+    shipped, limits = ShippedGraphs(Engine(opened.files, opened.dims)), TOLERANCES[opened.dtype]
+    found = compare_windows(shipped, None, kept, opened.spec, opened.tokenizer, limits)
+    if not all(row.passed for row in found.rows):
+        tapped = TappedGraphs(opened.files, opened.spec, resolve(opened.target), say)
+        found = compare_windows(shipped, tapped, kept, opened.spec, opened.tokenizer, limits)
+    return _report([opened], opened.dtype, f"{kept.judge}, kept with the artifact", found), kept.spectrograms()
 
 
 def compare_with(
@@ -57,37 +77,113 @@ def compare_with(
     ours, theirs = (open_artifact(path, warn_unverified=False) for path in (artifact, other))
     if ours.dims != theirs.dims:
         raise UsageError(f"{ours.path} has {ours.dims}, {theirs.path} has {theirs.dims}: not the same network")
-    tapped = tuple(TappedGraphs(each.files, each.spec, resolve(each.target), say) for each in (ours, theirs))
+    tapped = [TappedGraphs(each.files, each.spec, resolve(each.target), say) for each in (ours, theirs)]
+    shipped = [ShippedGraphs(Engine(each.files, each.dims)) for each in (ours, theirs)]
     coarser = max((ours.dtype, theirs.dtype), key=lambda dtype: TOLERANCES[dtype].epsilon)
     say(f"comparing {ours.path} with {theirs.path}")
-    findings = compare_artifacts(
-        tuple(Engine(each.files, each.dims) for each in (ours, theirs)),
-        tapped,
-        ours.spec,
-        ours.tokenizer,
-        inputs,
-        TOLERANCES[coarser],
-    )
-    return _report([ours, theirs], coarser, f"the artifact {theirs.path.name} ({theirs.dtype})", *findings)
+    standard = OtherArtifact(shipped[1], tapped[1], ours.spec, ours.tokenizer, inputs, TOLERANCES[coarser])
+    found = compare_windows(shipped[0], tapped[0], standard, ours.spec, ours.tokenizer, TOLERANCES[coarser])
+    return _report([ours, theirs], coarser, f"the artifact {theirs.path.name} ({theirs.dtype})", found)
 
 
-def _report(
-    opened: Sequence[Artifact],
-    dtype: str,
-    reference: str,
-    rows: tuple[Row, ...],
-    tokens: tuple[TokenRow, ...],
-    inputs: tuple[Input, ...],
-) -> ParityReport:
+def environment(versions: Mapping[str, str]) -> dict[str, Any]:
+    """Date, CPU, its features, threads and versions, as parity.json records them."""
+    name = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": name.group(1) if name else platform.machine(),
+        "cpu_features": native_cpu_features(),
+        "threads": len(os.sched_getaffinity(0)),
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def hashes(files: Mapping[str, HeldFile]) -> dict[str, str]:
+    """sha256 of the files that were compared."""
+    names = ["model.py", "weights.safetensors", *(f"{name}.mef" for name in GRAPHS)]
+    return {name: files[name].sha256 for name in names}
+
+
+class OtherArtifact:
+    """Another artifact of the same dimensions, which is taken for right: another dtype, or yesterday's build.
+
+    Args:
+        shipped, tapped: its graphs.
+        spec: of the network.
+        tokenizer: of the model.
+        inputs: names and float32 samples at 16 kHz.
+        tolerances: of the coarser dtype of both.
+    """
+
+    def __init__(
+        self,
+        shipped: ShippedGraphs,
+        tapped: TappedGraphs,
+        spec: GraphSpec,
+        tokenizer: Tokenizer,
+        inputs: Sequence[tuple[str, np.ndarray]],
+        tolerances: Tolerances,
+    ):
+        self._both = shipped, tapped
+        self._taps = taps_of(spec)
+        self._dims = spec.dims
+        self._prompt, self._eot = prompt_of(tokenizer), tokenizer.special.eot
+        self._inputs = inputs
+        self._limits = {"max_abs": tolerances.against_max_abs, "rel_rmse": tolerances.against_rel_rmse}
+        self._states = []
+
+    def windows(self) -> Iterator[Window]:
+        """The recordings."""
+        return (window_of(name, samples, self._dims) for name, samples in self._inputs)
+
+    def features(self, window: Window, got: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both sides are fed the features of the other artifact."""
+        mel = self._both[0].engine.log_mel(window.samples)
+        return mel, mel
+
+    def encoder(self, window: Window, mel: np.ndarray, runs: Sequence[Run]) -> list[Row]:
+        """As of `Standard`."""
+        encoded = [run_encoder(graphs, mel, window.name) for graphs in self._both]
+        self._states = [states for states, _ in encoded]
+        return self._rows(runs, [run for _, run in encoded])
+
+    def transcript(self, window: Window) -> Transcript:
+        """What the other artifact hears."""
+        limit = greedy_limit(self._prompt, self._dims)
+        greedy = greedy_tokens(self._both[0], self._states[0], self._prompt, limit, self._eot)
+        return Transcript(self._prompt, greedy, self._dims.n_text_ctx)
+
+    def decoder(self, window: Window, transcript: Transcript, runs: Sequence[Run]) -> list[Row]:
+        """As of `Standard`."""
+        theirs = [run_token_by_token(self._both[0], self._states[0], window.name, transcript)]
+        for graphs, states in zip(self._both, self._states, strict=True):
+            theirs += run_decoder(graphs, states, window.name, transcript)
+        return self._rows(runs, theirs)
+
+    def _rows(self, ours: Sequence[Run], theirs: Sequence[Run]) -> list[Row]:
+        references = {run.place: run.values for run in theirs}
+        return [
+            compare(
+                self._taps[run.place.graph][path],
+                run.place,
+                got=got,
+                reference=references[run.place][path],
+                limits=self._limits,
+                positions=run.positions_of(path),
+            )
+            for run in ours
+            for path, got in run.values.items()
+        ]
+
+
+def _report(opened: Sequence[Artifact], dtype: str, reference: str, found: Findings) -> ParityReport:
     for artifact in opened:
         artifact.files.require_unchanged(reread=True)
     return ParityReport(
         dtype=dtype,
         reference=reference,
         witness=None,
-        inputs=inputs,
-        rows=rows,
-        tokens=tokens,
+        found=found,
         weights=None,
         environment=environment({**compiler_versions(), "whisper2max": whisper2max.__version__}),
         hashes=hashes(opened[0].files),

@@ -1,13 +1,14 @@
-"""parity.html: a report as one file that a browser opens without asking anything else, for screen and paper.
+"""parity.json, and parity.html: the same as one file that a browser opens without asking anything else.
 
-Verdict and summary are in the page as text. Rows are embedded as columns of numbers and spectrograms as bytes, from
-which the script of the template draws charts, table and pictures.
+The page is for screen and paper. Verdict and summary are in it as text. Rows are embedded as columns of numbers and
+spectrograms as bytes, from which the script of the template draws charts, table and pictures.
 """
 
 import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import whisper2max.templates
 from whisper2max.core.printable import printable
+from whisper2max.parity.figures import Place, of_limit
+from whisper2max.parity.report import ParityReport, kind_of
+from whisper2max.runtime.features import HOP_LENGTH, log_mel
 
+REPORTS = ("parity.json", "parity.html")
 TEMPLATES = Path(whisper2max.templates.__path__[0])
 MAX_COLUMNS = 1000
 
 BUILDS = {
     "shipped": "The graphs that ship",
-    "tapped": "Every value on the way, from graphs that have it as an extra output",
+    "tapped": "Every value on the way, from the shipped kernels with it as an extra output",
     "isolated": "Blocks by themselves, fed the reference's own inputs",
 }
 _DATA_ORDER = ("tapped", "isolated", "shipped")
-_TEXTS = ("path", "source_path", "build", "graph", "place", "input", "shape_words", "worst_words")
+_TEXTS = ("path", "source_path", "kernel_words", "build", "graph", "place", "input", "shape_words", "worst_words")
 _NUMBERS = (
     "max_abs",
     "rel_rmse",
@@ -41,11 +46,41 @@ _NUMBERS = (
 )
 
 
+def write_report(directory: Path, report: ParityReport, inputs: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Write both files; older ones are replaced, never written through a hard link.
+
+    Args:
+        directory: made if it is missing.
+        report: what was found.
+        inputs: names, and float32 samples at 16 kHz or a log-mel spectrogram [n_mels, frames].
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    found = report.to_dict()
+    spectrograms = {name: values if values.ndim == 2 else _spectrogram(values) for name, values in inputs}
+    texts = {"parity.json": _json(found), "parity.html": render(found, spectrograms)}
+    for name, text in texts.items():
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+def _json(found: dict[str, Any]) -> str:
+    """JSON with a line for every field and for every entry of a list: a row is a line, and can be searched for."""
+    fields = []
+    for name, value in found.items():
+        entries = ",\n  ".join(map(json.dumps, value)) if isinstance(value, list) else ""
+        fields.append(f'"{name}": ' + (f"[\n  {entries}\n ]" if entries else json.dumps(value)))
+    return "{\n " + ",\n ".join(fields) + "\n}\n"
+
+
+def _spectrogram(samples: np.ndarray) -> np.ndarray:
+    return log_mel(samples[: 3000 * HOP_LENGTH], 80)
+
+
 def render(report: Mapping[str, Any], spectrograms: Mapping[str, np.ndarray]) -> str:
     """The page of one report.
 
     Args:
-        report: parity.json, parsed; schema version 2 (docs/parity.md).
+        report: parity.json, parsed; schema version 3 (docs/parity.md).
         spectrograms: by name of the input, log-mel float32 [n_mels, frames] with 10 ms frames. An input without one
             gets no picture.
     """
@@ -90,32 +125,23 @@ def _printable(value: Any) -> Any:
     return list(map(_printable, value)) if isinstance(value, list | tuple) else value
 
 
-def of_limit(row: Mapping[str, Any]) -> float:
-    """The error of a row as a fraction of its limit, the larger of the two figures; above 1 fails.
-
-    An error that is null was not finite: it is infinitely far from any limit.
-    """
-    limits = row["tolerance"]
-    judged = [(row[name], limits[name]) for name in ("max_abs", "rel_rmse") if limits[name] is not None]
-    return max((_fraction(value, limit) for value, limit in judged), default=0.0)
-
-
 def worst_words(row: Mapping[str, Any]) -> str:
-    """Where the largest difference of a row is: "frame 313 (6.26 s), channel 145", "token 12, channel 7".
-
-    Steps count from their position in the text context. Those of a shipped graph are many and have no position: they
-    count from the first step.
-    """
+    """Where the largest difference of a row is: "frame 313 (6.26 s), channel 145", "token 12, channel 7"."""
     *_, place, channel = row["worst"]
     seconds = worst_seconds(row)
     if row["path"] == "log_mel":
         return f"frame {channel} ({seconds:.2f} s), mel channel {place}"
     kind = "logit" if row["path"] == "decoder.logits" else "channel"
-    if seconds is not None:
-        return f"frame {place} ({seconds:.2f} s), {kind} {channel}"
-    if row["graph"] == "step" and row["position"] is None:
-        return f"step {place}, {kind} {channel}"
-    return f"token {place + (row['position'] or 0)}, {kind} {channel}"
+    where = f"token {place}" if seconds is None else f"frame {place} ({seconds:.2f} s)"
+    return f"{where}, {kind} {channel}"
+
+
+def kernel_words(row: Mapping[str, Any]) -> str:
+    """The kernel of a row, and what it stands for: "linear_add; encoder.blocks.0.attn.out exists only inside"."""
+    if not row["inside"]:
+        return row["kernel"]
+    verb = "exists" if len(row["inside"]) == 1 else "exist"
+    return f"{row['kernel']}; {', '.join(row['inside'])} {verb} only inside"
 
 
 def worst_seconds(row: Mapping[str, Any]) -> float | None:
@@ -126,10 +152,9 @@ def worst_seconds(row: Mapping[str, Any]) -> float | None:
     *_, place, channel = row["worst"]
     if row["path"] == "log_mel":
         return channel / 100
-    if row["path"] == "encoder.conv1":
+    if row["path"] == "encoder.conv1.gelu":
         return place / 100
-    of_frames = row["path"].startswith("encoder.") or row["path"].endswith((".cross_attn.key", ".cross_attn.value"))
-    return place / 50 if of_frames else None
+    return place / 50 if row["graph"] in ("encoder", "audio") else None
 
 
 def figure(value: float | None) -> str:
@@ -171,14 +196,6 @@ def _times(factor: float) -> str:
     return f"{factor:.1f}" if factor < 10 else f"{factor:.0f}"
 
 
-def _fraction(value: float | None, limit: float) -> float:
-    if value is None:
-        return math.inf
-    if value == 0:
-        return 0.0
-    return value / limit if limit else math.inf
-
-
 def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All rows in data order, logits after what leads to them, with what the page shows besides their fields."""
     rows = sorted(
@@ -189,8 +206,9 @@ def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         row
         | {
             "order": order,
-            "of_limit": of_limit(row),
-            "place": row["graph"] if row["position"] is None else f"{row['graph']} at {row['position']}",
+            "of_limit": of_limit(row["max_abs"], row["rel_rmse"], row["tolerance"]),
+            "place": Place(*(row[field.name] for field in fields(Place))).words,
+            "kernel_words": kernel_words(row),
             "shape_words": " × ".join(map(str, row["shape"])),
             "worst_words": worst_words(row),
             "worst_seconds": worst_seconds(row),
@@ -216,13 +234,9 @@ def _groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _kind(row: Mapping[str, Any]) -> str:
-    """A path without its layer: "encoder attn.query"; what ships is told apart by graph, "step logits"."""
-    side, _, inside = row["path"].partition(".")
-    if inside.startswith("blocks."):
-        inside = ".".join(inside.split(".")[2:]) or "block"
-    if row["build"] == "shipped" and side == "decoder":
-        side = row["graph"]
-    return f"{side} {inside}".strip()
+    """The kind of a value; what ships is told apart by graph, "step logits"."""
+    kind = kind_of(row["path"])
+    return kind.replace("decoder", row["graph"]) if row["build"] == "shipped" else kind
 
 
 def _token_rows(report: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

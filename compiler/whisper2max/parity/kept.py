@@ -1,31 +1,36 @@
 """Parts of a reference that are kept with an artifact, so that it can be judged again without torch.
 
     reference.safetensors
-        samples/INPUT                          float32 [480000]
-        mel/INPUT                              float32 [n_mels, 3000], the features of these samples
-        value/INPUT/BUILD/GRAPH/POSITION/PATH  float32 [1, frames, width], some frames of the float64 reference
-        metadata "reference"                   JSON: what judged; per input its tokens; per value how many rows it has,
-                                               the norm of all of it, and the limits it was judged by
+        samples/INPUT                            float32 [480000]
+        mel/INPUT                                float32 [n_mels, 3000], the features of these samples
+        value/INPUT/GRAPH/CASE/ROW/POSITION/PATH float32 [1, frames, width], some frames of the float64 reference
+        metadata "reference"                     JSON: what judged; per input its tokens; per value how many rows it
+                                                 has, the norm of all of it, and the limits it was judged by
 
 Frames are drawn from a seed that follows from the shape, so the same ones are kept of every value of a graph. The
 norm of the whole value finds errors that the frames miss.
 """
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
+from whisper2max.artifact.artifact import Artifact
 from whisper2max.artifact.stored_tensors import read_header
 from whisper2max.core import strict_json
 from whisper2max.core.dims import ModelDimensions
-from whisper2max.core.errors import ArtifactError
+from whisper2max.core.errors import ArtifactError, UsageError
 from whisper2max.core.held import HeldFile
-from whisper2max.parity.case import Transcript, Window
-from whisper2max.parity.report import Row
+from whisper2max.graph.ir import GraphSpec
+from whisper2max.parity.figures import Place, Row, compare, of_limit
+from whisper2max.parity.inputs import Transcript, Window
+from whisper2max.parity.runs import Run
+from whisper2max.parity.taps import taps_of
 from whisper2max.runtime.features import HOP_LENGTH
 from whisper2max.runtime.weights import map_weights
 
@@ -48,7 +53,7 @@ class Keeper:
         if row.build == "isolated":
             return
         frames = seeded_frames(reference.shape[1])
-        key = value_key(row.input, row.build, row.graph, row.position, row.path)
+        key = value_key(row.place, row.path)
         self.tensors[key] = np.ascontiguousarray(reference[:, frames], np.float32)
         self.values[key] = {
             "source_path": row.source_path,
@@ -57,10 +62,10 @@ class Keeper:
             "tolerance": row.tolerance,
         }
 
-    def keep_window(self, window: Window, transcript: Transcript) -> None:
+    def keep_window(self, window: Window, mel: np.ndarray, transcript: Transcript) -> None:
         """Keep samples, features and tokens of one input."""
         self.tensors[f"samples/{window.name}"] = window.samples
-        self.tensors[f"mel/{window.name}"] = window.mel
+        self.tensors[f"mel/{window.name}"] = mel
         tokens = {"prompt": transcript.prompt, "greedy": transcript.greedy}
         self.inputs.append({"name": window.name, "seconds": window.seconds, **tokens})
 
@@ -165,12 +170,83 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-def value_key(input: str, build: str, graph: str, position: int | None, path: str) -> str:
-    """Name of a kept value."""
-    return f"value/{input}/{build}/{graph}/{position}/{path}"
+def value_key(place: Place, path: str) -> str:
+    """Name of a kept value; the graphs that ship and those with their values as outputs are judged by the same."""
+    return f"value/{place.input}/{place.graph}/{place.case}/{place.row}/{place.position}/{path}"
 
 
 def seeded_frames(rows: int) -> np.ndarray:
     """Which of `rows` frames or tokens are kept: FRAMES of them, the same every time, in order."""
     chosen = np.random.default_rng(_SEED).choice(rows, min(rows, FRAMES), replace=False)
     return np.sort(chosen)
+
+
+class KeptReference:
+    """What was kept with an artifact as the standard that its graphs are compared with.
+
+    Args:
+        kept: what was read.
+        spec: of the network.
+    """
+
+    def __init__(self, kept: Kept, spec: GraphSpec):
+        self.judge = kept.judge
+        self._kept = kept
+        self._taps = taps_of(spec)
+        self._n_text_ctx = spec.dims.n_text_ctx
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "KeptReference":
+        """What an artifact keeps.
+
+        Raises:
+            UsageError: it keeps nothing.
+            ArtifactError: the file is not what `convert --keep-reference` writes.
+        """
+        if FILE not in artifact.manifest["files"]:
+            raise UsageError(f"{artifact.path} keeps no reference to replay: convert it again with --keep-reference")
+        return cls(read_kept(artifact.file(FILE), artifact.dims), artifact.spec)
+
+    def spectrograms(self) -> list[tuple[str, np.ndarray]]:
+        """Name and features of every input."""
+        return [(entry["name"], self._kept.tensors[f"mel/{entry['name']}"]) for entry in self._kept.inputs]
+
+    def windows(self) -> Iterator[Window]:
+        """The recordings."""
+        for entry in self._kept.inputs:
+            yield Window(entry["name"], entry["seconds"], self._kept.tensors[f"samples/{entry['name']}"])
+
+    def features(self, window: Window, got: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What was kept is fed and judges."""
+        mel = self._kept.tensors[f"mel/{window.name}"]
+        return mel, mel
+
+    def encoder(self, window: Window, mel: np.ndarray, runs: Sequence[Run]) -> list[Row]:
+        """Judge runs of the encoder."""
+        return [self._row(run, path, got) for run in runs for path, got in run.values.items()]
+
+    def transcript(self, window: Window) -> Transcript:
+        """What PyTorch heard."""
+        entry = next(entry for entry in self._kept.inputs if entry["name"] == window.name)
+        return Transcript(entry["prompt"], entry["greedy"], self._n_text_ctx)
+
+    def decoder(self, window: Window, transcript: Transcript, runs: Sequence[Run]) -> list[Row]:
+        """Judge runs of the decoder."""
+        return [self._row(run, path, got) for run in runs for path, got in run.values.items()]
+
+    def _row(self, run: Run, path: str, got: np.ndarray) -> Row:
+        about, reference = self._kept.value(value_key(run.place, path), got.shape[1], got.shape[2])
+        frames, positions = seeded_frames(about["rows"]), run.positions_of(path)
+        row = compare(
+            self._taps[run.place.graph][path],
+            run.place,
+            got=np.ascontiguousarray(got[:, frames]),
+            reference=reference,
+            limits=about["tolerance"],
+            positions=None if positions is None else positions[frames],
+            source_path=about["source_path"],
+        )
+        # |got - reference| is at least the difference of their norms, whatever the frames that were not kept
+        norm = float(np.linalg.norm(got.astype(np.float64).reshape(-1)))
+        rel_rmse = max(row.rel_rmse, abs(norm - about["norm"]) / about["norm"])
+        return replace(row, rel_rmse=rel_rmse, passed=of_limit(row.max_abs, rel_rmse, about["tolerance"]) <= 1)

@@ -1,74 +1,18 @@
 """What a comparison found, as data, and the verdict."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from whisper2max.parity.taps import LOGITS
+from whisper2max.artifact.manifest import GRAPHS
+from whisper2max.parity.figures import Row
+from whisper2max.parity.taps import LOG_MEL, LOGITS
 from whisper2max.parity.tolerances import TOLERANCES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _NEIGHBOURS = 2
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tensor of one input, compared.
-
-    Attributes:
-        path: canonical name of the value, such as "encoder.blocks.3.attn.query" (see taps.py), or "log_mel".
-        source_path: its module in the reference's tree; None where the reference has no such module.
-        build: "tapped" graphs give every value, "shipped" ones are those of the artifact, "isolated" blocks
-            were fed the reference's own inputs.
-        graph: "features", "encoder", "prompt" or "step".
-        position: of the step in the text context; None elsewhere.
-        input: name of the audio.
-        shape: of the tensor: [batch, frames or tokens, channels].
-        max_abs: largest absolute difference over `ref_max_abs` (log_mel: the difference itself).
-        rel_rmse: root mean square of the difference over that of the reference.
-        ref_max_abs: largest magnitude of the reference.
-        ref_min, ref_max: range of the reference.
-        torch_max_abs, torch_rel_rmse: the same two errors of torch float32; None where there is none.
-        variance: smallest and largest variance that a LayerNorm divided by; None elsewhere.
-        cosine: for display only.
-        kl: mean Kullback-Leibler divergence of the logits in nats; None elsewhere.
-        worst: index of the largest difference.
-        tolerance: the limits {"max_abs", "rel_rmse"}; None where a figure is not judged.
-        passed: both figures are within their limits.
-    """
-
-    path: str
-    source_path: str | None
-    build: str
-    graph: str
-    position: int | None
-    input: str
-    shape: tuple[int, ...]
-    max_abs: float
-    rel_rmse: float
-    ref_max_abs: float
-    ref_min: float
-    ref_max: float
-    torch_max_abs: float | None
-    torch_rel_rmse: float | None
-    variance: tuple[float, float] | None
-    cosine: float
-    kl: float | None
-    worst: tuple[int, ...]
-    tolerance: dict[str, float | None]
-    passed: bool
-
-    @property
-    def of_limit(self) -> float:
-        """The error as a fraction of its limit, the larger of the two figures; above 1 fails."""
-        limits = [(self.max_abs, self.tolerance["max_abs"]), (self.rel_rmse, self.tolerance["rel_rmse"])]
-        fractions = [value / limit if limit else math.inf for value, limit in limits if limit is not None and value]
-        return max(fractions, default=0.0)
-
-    @property
-    def place(self) -> str:
-        """The graph in words: "encoder", "step at 224"."""
-        return self.graph if self.position is None else f"{self.graph} at {self.position}"
+_BUILDS = {"tapped": 0, "isolated": 1, "shipped": 2}
 
 
 @dataclass(frozen=True)
@@ -77,7 +21,7 @@ class TokenRow:
 
     Attributes:
         input: name of the audio.
-        kind: "prompt" and "step" are teacher-forced through that graph, "free" is free-running greedy.
+        kind: "extend" and "step" are teacher-forced through that graph, "free" is free-running greedy.
         compared: tokens of the reference.
         equal: how many of them the compiled graphs gave at the same place.
         first_different: index of the first token that differs, is missing or is too many; None if all are equal.
@@ -113,7 +57,7 @@ class WeightDifference:
         name: canonical name of the tensor.
         source_path: its name in the checkpoint's module tree.
         count: values that differ.
-        index: of the first of them, in the stored layout.
+        index: of the first of them, in the checkpoint's own tensor [out, in(, kernel)].
         value, expected: stored there, and what it should be; None for a tensor that is missing, or of another
             shape or type.
     """
@@ -140,8 +84,38 @@ class WeightAudit:
     different: tuple[WeightDifference, ...]
 
 
-# What a comparison of some kind found: tensors in data order, tokens, and what the inputs were.
-Findings = tuple[tuple[Row, ...], tuple[TokenRow, ...], tuple[Input, ...]]
+@dataclass(frozen=True)
+class SameBits:
+    """Results of a shipped graph beside those of the graph with its values as outputs, on the same inputs.
+
+    Attributes:
+        input: name of the audio.
+        place: the graph in words, and how it was run.
+        compared: how many values.
+        different: how many differ in any bit.
+    """
+
+    input: str
+    place: str
+    compared: int
+    different: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a comparison of some kind found.
+
+    Attributes:
+        rows: values, in data order.
+        tokens: of every input.
+        same_bits: of every execution; empty where only one of both graphs was run.
+        inputs: what they were.
+    """
+
+    rows: tuple[Row, ...]
+    tokens: tuple[TokenRow, ...]
+    same_bits: tuple[SameBits, ...]
+    inputs: tuple[Input, ...]
 
 
 @dataclass(frozen=True)
@@ -152,9 +126,7 @@ class ParityReport:
         dtype: of the weights, which chose the tolerances; of two artifacts, that of the coarser.
         reference: what judged.
         witness: whose float32 error is the unit of the tolerances; None without torch.
-        inputs: the audio.
-        rows: tensors; `data_order` sorts them.
-        tokens: greedy and teacher-forced tokens; empty where none were compared.
+        found: everything but the weights.
         weights: the audit; None where there was no checkpoint to audit against.
         environment: machine and versions.
         hashes: sha256 of the compared files by name.
@@ -163,12 +135,25 @@ class ParityReport:
     dtype: str
     reference: str
     witness: str | None
-    inputs: tuple[Input, ...]
-    rows: tuple[Row, ...]
-    tokens: tuple[TokenRow, ...]
+    found: Findings
     weights: WeightAudit | None
     environment: dict[str, Any]
     hashes: dict[str, str]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Values in data order."""
+        return self.found.rows
+
+    @property
+    def tokens(self) -> tuple[TokenRow, ...]:
+        """Greedy and teacher-forced tokens."""
+        return self.found.tokens
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The audio."""
+        return self.found.inputs
 
     @property
     def first_divergent(self) -> Row | None:
@@ -177,11 +162,12 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Something was compared, all of it within tolerance, enough tokens and every weight equal."""
+        """Something was compared: values within tolerance, enough tokens, bits of both graphs and weights equal."""
         complete = bool(self.rows and self.tokens) and all(row.compared for row in self.tokens)
         weights = self.weights is None or (self.weights.tensors > 0 and not self.weights.different)
         tokens = all(self.agrees(row) for row in self.tokens)
-        return complete and weights and tokens and self.first_divergent is None
+        same = not any(each.different for each in self.found.same_bits)
+        return complete and weights and tokens and same and self.first_divergent is None
 
     def agrees(self, row: TokenRow) -> bool:
         """Whether enough tokens of a row are equal for the dtype; free-running ones of narrow dtypes are not judged."""
@@ -235,6 +221,7 @@ class ParityReport:
                 "layers": [asdict(row) for row in self.rows if row.path != LOGITS],
                 "logits": [asdict(row) for row in self.rows if row.path == LOGITS],
                 "tokens": {**self._token_counts(), "rows": [self._token_row(row) for row in self.tokens]},
+                "same_bits": [asdict(each) for each in self.found.same_bits],
                 "first_divergent": asdict(divergent) if divergent else None,
                 "explanation": self.explanation(),
             }
@@ -242,7 +229,12 @@ class ParityReport:
 
     def explanation(self) -> str:
         """One paragraph: why the comparison failed, or that it did not."""
-        parts = [self._weights_in_words(), self._divergence_in_words(), self._tokens_in_words()]
+        parts = [
+            self._weights_in_words(),
+            self._divergence_in_words(),
+            self._other_bits_in_words(),
+            self._tokens_in_words(),
+        ]
         found = " ".join(part for part in parts if part)
         return found or ("everything is within tolerance." if self.passed else "nothing was compared.")
 
@@ -265,20 +257,32 @@ class ParityReport:
         if limits["rel_rmse"] is not None:
             judged.append(f"relative RMSE {row.rel_rmse:.2e} (limit {limits['rel_rmse']:.2e})")
         source = f" ({row.source_path})" if row.source_path else ""
+        inside = f", which has {' and '.join(row.inside)} inside" if row.inside else ""
         return (
-            f"{row.path}{source} is the first that diverges from {self.reference}, in the {row.build} {row.place} on "
-            f"{row.input}: {', '.join(judged)}.{self._growth(row)}"
+            f"{row.path}{source} is the first that diverges from {self.reference}, in the {row.build} "
+            f"{row.place.words} on {row.input}, computed by {row.kernel}{inside}: {', '.join(judged)}."
+            f"{self._growth(row)}"
         )
 
     def _growth(self, row: Row) -> str:
         """Errors around a row as fractions of their limits, along the same graph and input."""
-        along = [other for other in self.rows if _same_run(other, row)]
+        along = [other for other in self.rows if other.place == row.place]
         index = along.index(row)
         before = along[max(0, index - _NEIGHBOURS) : index]
         after = along[index + 1 : index + 1 + _NEIGHBOURS]
         steps = ", ".join(f"{each.path} {each.of_limit:.2g}" for each in [*before, row, *after])
         inputs = "" if not before else " Its inputs were good."
         return f" Error as a fraction of its limit along the way: {steps}.{inputs}"
+
+    def _other_bits_in_words(self) -> str:
+        other = [each for each in self.found.same_bits if each.different]
+        if not other:
+            return ""
+        first = other[0]
+        return (
+            f"The shipped {first.place} is not the graph whose values were compared: {first.different} of its "
+            f"{first.compared} results on {first.input} differ."
+        )
 
     def _tokens_in_words(self) -> str:
         wrong = [row for row in self.tokens if not self.agrees(row)]
@@ -299,16 +303,19 @@ class ParityReport:
         }
 
 
-def data_order(rows: list[Row], paths: list[str]) -> tuple[Row, ...]:
+def data_order(rows: Sequence[Row], paths: Sequence[str]) -> tuple[Row, ...]:
     """Rows sorted as data flows: log_mel, then `paths` of the tapped graphs, of blocks by themselves, of the shipped.
 
-    Rows of one path stay together, prompt before steps, inputs in the order they were given.
+    Rows of one path stay together, by graph and how it was run; inputs in the order they were given.
     """
-    rank = {path: number for number, path in enumerate(["log_mel", *paths])}
-    builds = {"tapped": 0, "isolated": 1, "shipped": 2}
-    return tuple(
-        sorted(rows, key=lambda row: (row.path != "log_mel", builds[row.build], rank[row.path], row.position or -1))
-    )
+    rank = {path: number for number, path in enumerate(paths)}
+    graphs = {graph: number for number, graph in enumerate(GRAPHS)}
+
+    def key(row: Row) -> tuple:
+        run = graphs[row.graph], row.case or "", row.row or 0, row.position or 0
+        return row.path != LOG_MEL.path, _BUILDS[row.build], rank[row.path], *run
+
+    return tuple(sorted(rows, key=key))
 
 
 def kind_of(path: str) -> str:
@@ -317,10 +324,6 @@ def kind_of(path: str) -> str:
     if inside.startswith("blocks."):
         inside = ".".join(inside.split(".")[2:]) or "block"
     return f"{side} {inside}".strip()
-
-
-def _same_run(row: Row, other: Row) -> bool:
-    return all(getattr(row, name) == getattr(other, name) for name in ("build", "graph", "position", "input"))
 
 
 def _finite(value: Any) -> Any:
