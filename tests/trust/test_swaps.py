@@ -22,7 +22,7 @@ from whisper2max.checkpoints import from_module
 from whisper2max.cli.inspection import inspect
 from whisper2max.core.errors import ArtifactError, CheckpointError
 from whisper2max.parity.comparison import compare_with
-from whisper2max.parity.files import REPORTS
+from whisper2max.parity.html import REPORTS
 from whisper2max.parity.report import ParityReport
 
 

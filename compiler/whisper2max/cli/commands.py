@@ -187,7 +187,7 @@ def _compare_without_torch(artifact: Path, against: Path | None, audio: list[Pat
         report = compare_with(artifact, against, inputs, say)
     if report_to is not None:
         _need("jinja2")
-        from whisper2max.parity.files import write_report
+        from whisper2max.parity.html import write_report
 
         write_report(report_to, report, inputs)
     return report
