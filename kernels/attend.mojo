@@ -1,13 +1,12 @@
 """One query against many keys: the inner loop that decoder attention is made of.
 
-Keys and values are rows of `stride` floats, of which one head owns `head_dim`:
+Keys and values are rows of `stride` floats, of which one head owns `head_dim`. Row p lies in a slot of its own choice:
 
-                 stride
-        |<------------------->|
-    0   [ h0 | h1 | h2 |  ..  ]
-    1   [ h0 | h1 | h2 |  ..  ]     scores[row] = query . keys[row]       first pass, and the maximum
-   ..                               output = sum(exp(scores[row] - max) * values[row]) / sum(exp(..))
-  rows  [ h0 | h1 | h2 |  ..  ]                                           second pass
+           slot 0, rows of stride      slot 1
+    p = 0  [ h0 | h1 | h2 | .. ] <-   [ .. ]    slots[0] = 0    scores[p] = query . keys[slots[p]][p]
+    1      [ h0 | h1 | h2 | .. ] <-   [ .. ]    slots[1] = 0              first pass, and the maximum
+    2      [ ..                ]   -> [ h0 .. ] slots[2] = 1    output = sum(exp(scores[p] - max) * values[slots[p]][p])
+    ..                                                                   / sum(exp(..)), second pass
 
 The query and the accumulator of one head stay in registers (64 floats are eight AVX2 or four
 AVX-512 vectors), so both passes run at the speed at which keys and values arrive from memory.
@@ -25,19 +24,23 @@ def attend[
     keys: Pointer[Float32, _],
     values: Pointer[Float32, _],
     scores: Pointer[mut=True, Float32, _],
+    slots: Pointer[Int32, _],
     rows: Int,
     stride: Int,
+    slot_stride: Int,
 ):
     """Write softmax(query . keys / sqrt(head_dim)) @ values for one head.
 
     Args:
         output: `head_dim` floats.
         query: `head_dim` floats, unscaled.
-        keys: `rows` rows, the head's first float of each `stride` apart.
+        keys: The head's first float of row 0 in slot 0.
         values: The same of the values.
         scores: Scratch of `rows` floats.
+        slots: Where each row lies.
         rows: Keys to attend to, at least one.
         stride: Floats between two rows.
+        slot_stride: Floats between two slots.
     """
     comptime width = min(simd_width_of[DType.float32](), head_dim)
     comptime chunks = head_dim // width
@@ -50,7 +53,8 @@ def attend[
 
     var largest = Float32.MIN
     for row in range(rows):
-        var key = keys.unsafe_offset(row * stride)
+        var slot = Int(slots.unsafe_offset(row).unsafe_load())
+        var key = keys.unsafe_offset(slot * slot_stride + row * stride)
         var products = SIMD[DType.float32, width](0)
         comptime for c in range(chunks):
             products = key.unsafe_offset(c * width).unsafe_load[width=width]().fma(q[c], products)
@@ -63,7 +67,8 @@ def attend[
     for row in range(rows):
         var weight = exp(scores.unsafe_offset(row).unsafe_load() - largest)
         total += weight
-        var value = values.unsafe_offset(row * stride)
+        var slot = Int(slots.unsafe_offset(row).unsafe_load())
+        var value = values.unsafe_offset(slot * slot_stride + row * stride)
         comptime for c in range(chunks):
             mixed[c] = value.unsafe_offset(c * width).unsafe_load[width=width]().fma(weight, mixed[c])
     comptime for c in range(chunks):

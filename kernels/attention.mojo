@@ -1,7 +1,7 @@
 """Attention of many queries to the same keys and values: encoder self-attention and decoder cross-attention.
 
 Keys and values were packed by `pack_keys` and `pack_values` into panels of 32 columns, so both products run in the
-register tile of `tile`. A unit is a block of queries of one head, the rows of a tile at a time, here twelve:
+register tile of `tile`. A unit is one head of a block of queries, the rows of a tile at a time, here twelve:
 
                  frames                              frames
             [  keys panel 0 | panel 1 | .. ]                              [ values ]
@@ -114,7 +114,7 @@ def operand[format: DType]() -> DType:
 
 @fieldwise_init
 struct PackedAudio[format: DType, head_dim: Int, frames: Int](Copyable, TrivialRegisterPassable):
-    """Packed keys and values of `audios` recordings, to each of which `rows` queries in a row attend."""
+    """Packed keys and values of recordings: those of a recording's heads follow each other."""
 
     comptime key_panels = (Self.frames + PANEL - 1) // PANEL
     comptime value_panels = (Self.head_dim + PANEL - 1) // PANEL
@@ -122,43 +122,85 @@ struct PackedAudio[format: DType, head_dim: Int, frames: Int](Copyable, TrivialR
     comptime value_words = (Self.frames + group[Self.format]() - 1) // group[Self.format]()
     comptime key_panel = (Self.key_words + scale_rows[Self.format]()) * PANEL
     comptime value_panel = (Self.value_words + scale_rows[Self.format]()) * PANEL
+    comptime keys_of_head = Self.key_panels * Self.key_panel
+    comptime values_of_head = Self.value_panels * Self.value_panel
 
     var keys: PackedWords
     var values: PackedWords
-    var audios: Int
     var heads: Int
-    var rows: Int
+    var heads_apart: Int
+    """Heads from one recording to the next: there may be other layers between them."""
 
     def bytes(self) -> Int:
-        """Of keys and values."""
-        comptime of_head = Self.key_panels * Self.key_panel + Self.value_panels * Self.value_panel
-        return self.audios * self.heads * of_head * 4
+        """Of the keys and values of one recording."""
+        return self.heads * (Self.keys_of_head + Self.values_of_head) * 4
 
 
-def packed_audio[
+def require_fit[
     format: DType, head_dim: Int, frames: Int
-](
-    keys: InputTensor[dtype=format, rank=5, ...],
-    values: InputTensor[dtype=format, rank=5, ...],
-    rows: Int,
-    state: Int,
-) raises -> PackedAudio[format, head_dim, frames]:
-    """What `rows` queries of `state` floats attend to; raise unless it fits and can be shared out."""
+](heads: Int, state: Int, panels: Int, key_panel: Int, value_panel: Int) raises:
+    """Raise unless keys and values are packed for `heads` heads of `state` floats and for these frames."""
     comptime assert head_dim % LANES == 0, "head_dim must be a multiple of 16"
     comptime Heard = PackedAudio[format, head_dim, frames]
-    var audios, heads = keys.dim_size(0), keys.dim_size(1)
-    if audios == 0 or rows % audios != 0 or values.dim_size(0) != audios:
-        raise Error("whisper2max.attention: the rows cannot be shared out evenly among the audios")
-    var fit = heads * head_dim == state and keys.dim_size(2) == Heard.key_panels
-    if not fit or keys.dim_size(3) * PANEL != Heard.key_panel or values.dim_size(3) * PANEL != Heard.value_panel:
+    var fit = heads * head_dim == state and panels == Heard.key_panels
+    if not fit or key_panel * PANEL != Heard.key_panel or value_panel * PANEL != Heard.value_panel:
         raise Error("whisper2max.attention: keys are packed for other heads or another number of frames")
+
+
+def pooled_audio[
+    format: DType, head_dim: Int, frames: Int
+](
+    keys: InputTensor[dtype=format, rank=6, ...],
+    values: InputTensor[dtype=format, rank=6, ...],
+    layer: Int,
+    state: Int,
+) raises -> PackedAudio[format, head_dim, frames]:
+    """What a layer has packed of the recordings of a pool, [audios, layers, heads, ..]; raise unless it fits."""
+    comptime Heard = PackedAudio[format, head_dim, frames]
+    var layers, heads = keys.dim_size(1), keys.dim_size(2)
+    require_fit[format, head_dim, frames](heads, state, keys.dim_size(3), keys.dim_size(4), values.dim_size(4))
+    if not 0 <= layer < layers or values.dim_size(1) != layers or values.dim_size(0) != keys.dim_size(0):
+        raise Error("whisper2max.attention: the pool of audio holds other layers")
+    var first = layer * heads
     return Heard(
-        untracked(keys.unsafe_ptr().unsafe_bitcast[Int32]()),
-        untracked(values.unsafe_ptr().unsafe_bitcast[Int32]()),
-        audios,
+        untracked(keys.unsafe_ptr().unsafe_bitcast[Int32]()).unsafe_offset(first * Heard.keys_of_head),
+        untracked(values.unsafe_ptr().unsafe_bitcast[Int32]()).unsafe_offset(first * Heard.values_of_head),
         heads,
-        rows // audios,
+        layers * heads,
     )
+
+
+@fieldwise_init
+struct Block(Copyable, TrivialRegisterPassable):
+    """Neighbouring queries `first` to `end` that attend to the same recording."""
+
+    var audio: Int
+    var first: Int
+    var end: Int
+
+
+def add_blocks(mut blocks: List[Block], audio: Int, first: Int, end: Int):
+    """Cut queries `first` to `end` into blocks that a unit takes."""
+    for start in range(first, end, ROWS_PER_UNIT):
+        blocks.append(Block(audio, start, min(start + ROWS_PER_UNIT, end)))
+
+
+def blocks_by_audio(audios: InputTensor[dtype=DType.int64, rank=1, ...], count: Int, length: Int) raises -> List[Block]:
+    """The queries of rows of `length`, by the recording that each row hears; raise unless the pool has all `count`.
+
+    Rows that hear the same recording read it once if they are neighbours.
+    """
+    var blocks = List[Block]()
+    var rows = audios.dim_size(0)
+    var first = 0
+    for row in range(rows):
+        var audio = Int(audios[row])
+        if not 0 <= audio < count:
+            raise Error("whisper2max.attention: a row hears an audio that the pool does not hold")
+        if row + 1 == rows or Int(audios[row + 1]) != audio:
+            add_blocks(blocks, audio, first * length, (row + 1) * length)
+            first = row + 1
+    return blocks^
 
 
 @always_inline
@@ -288,37 +330,36 @@ def attend_tile[
                     output.unsafe_offset(r * stride + column).unsafe_store(sums / totals[r])
 
 
-def attend_rows[
+def attend_block[
     format: DType, head_dim: Int, frames: Int
 ](
     output: Pointer[mut=True, Float32, _],
     query: Pointer[Float32, _],
     heard: PackedAudio[format, head_dim, frames],
-    head_of_audio: Int,
-    first: Int,
-    end: Int,
+    block: Block,
+    head: Int,
 ):
-    """Queries `first` to `end` of those of one head and recording, numbered [audios, heads]."""
+    """One head of the queries of a block."""
     comptime Heard = PackedAudio[format, head_dim, frames]
     comptime score_stride = Heard.key_panels * PANEL + LANES
-    var audio, head = divmod(head_of_audio, heard.heads)
     var state = heard.heads * head_dim
-    var keys = heard.keys.unsafe_offset(head_of_audio * Heard.key_panels * Heard.key_panel)
-    var values = heard.values.unsafe_offset(head_of_audio * Heard.value_panels * Heard.value_panel)
-    var room = tile_rows(end - first)
+    var place = block.audio * heard.heads_apart + head
+    var keys = heard.keys.unsafe_offset(place * Heard.keys_of_head)
+    var values = heard.values.unsafe_offset(place * Heard.values_of_head)
+    var room = tile_rows(block.end - block.first)
     var packed = List[Int32](unsafe_uninit_length=room * head_dim)
     var scores = List[Float32](unsafe_uninit_length=room * score_stride)
     var weights = List[Int32](unsafe_uninit_length=room * score_stride)
-    for start in range(first, end, ROWS):
-        var used = min(ROWS, end - start)
+    for start in range(block.first, block.end, ROWS):
+        var used = min(ROWS, block.end - start)
         var tile = tile_rows(used)
-        var place = (audio * heard.rows + start) * state + head * head_dim
+        var first = start * state + head * head_dim
         comptime for rows_of_tile in TILES:
             comptime if rows_of_tile <= ROWS:
                 if tile == rows_of_tile:
                     attend_tile[format, rows_of_tile, head_dim, frames](
-                        output.unsafe_offset(place),
-                        query.unsafe_offset(place),
+                        output.unsafe_offset(first),
+                        query.unsafe_offset(first),
                         keys,
                         values,
                         packed.unsafe_ptr(),
@@ -333,25 +374,25 @@ def attend_rows[
 def attention[
     format: DType, head_dim: Int, frames: Int
 ](
-    output: Pointer[mut=True, Float32, _], query: Pointer[Float32, _], heard: PackedAudio[format, head_dim, frames]
+    output: Pointer[mut=True, Float32, _],
+    query: Pointer[Float32, _],
+    heard: PackedAudio[format, head_dim, frames],
+    blocks: List[Block],
 ):
-    """Attention of queries [audios, heard.rows, heads * head_dim] to the frames of their recording."""
-    var blocks = (heard.rows + ROWS_PER_UNIT - 1) // ROWS_PER_UNIT
+    """Attention of all queries, [.., heads * head_dim], to the frames of their recording."""
 
-    def one_block(unit: Int) {imm}:
-        var head_of_audio, block = divmod(unit, blocks)
-        var first = block * ROWS_PER_UNIT
-        attend_rows(output, query, heard, head_of_audio, first, min(first + ROWS_PER_UNIT, heard.rows))
+    def one_head(unit: Int) {imm}:
+        var head, block = divmod(unit, len(blocks))
+        attend_block(output, query, heard, blocks[block], head)
 
-    share_units(heard.audios * heard.heads * blocks, one_block)
+    share_units(len(blocks) * heard.heads, one_head)
 
 
 @extensibility.register("whisper2max.attention")
 struct Attention:
-    """Shapes: query and output [batch, length, heads * head_dim]; keys [audios, heads, frames / 32 rounded up, words,
+    """Shapes: query and output [audios, length, heads * head_dim]; keys [audios, heads, frames / 32 rounded up, words,
     32 * values of a word] from whisper2max.pack_keys; values [audios, heads, head_dim / 32 rounded up, words,
-    32 * values of a word] from whisper2max.pack_values. batch / audios neighbouring rows attend to the same audio.
-    CPU only."""
+    32 * values of a word] from whisper2max.pack_values. CPU only."""
 
     @staticmethod
     def execute[
@@ -364,8 +405,44 @@ struct Attention:
         ctx: DeviceContext,
     ) raises:
         comptime assert target == "cpu", "whisper2max.attention runs on the CPU only"
-        if keys.dim_size(0) == 0 or query.dim_size(0) % keys.dim_size(0) != 0:
-            raise Error("whisper2max.attention: the rows cannot be shared out evenly among the audios")
-        var rows = query.dim_size(0) * query.dim_size(1)
-        var heard = packed_audio[format, head_dim, frames](keys, values, rows, query.dim_size(2))
-        attention(output.unsafe_ptr(), query.unsafe_ptr(), heard)
+        var audios, length, state = query.dim_size(0), query.dim_size(1), query.dim_size(2)
+        var heads = keys.dim_size(1)
+        require_fit[format, head_dim, frames](heads, state, keys.dim_size(2), keys.dim_size(3), values.dim_size(3))
+        if keys.dim_size(0) != audios or values.dim_size(0) != audios:
+            raise Error("whisper2max.attention: keys and values are of another number of audios than the queries")
+        var heard = PackedAudio[format, head_dim, frames](
+            untracked(keys.unsafe_ptr().unsafe_bitcast[Int32]()),
+            untracked(values.unsafe_ptr().unsafe_bitcast[Int32]()),
+            heads,
+            heads,
+        )
+        var blocks = List[Block]()
+        for audio in range(audios):
+            add_blocks(blocks, audio, audio * length, (audio + 1) * length)
+        attention(output.unsafe_ptr(), query.unsafe_ptr(), heard, blocks)
+
+
+@extensibility.register("whisper2max.audio_attention")
+struct AudioAttention:
+    """Shapes: query and output [rows, length, heads * head_dim]; layer [1]; audios [rows], the recording of the pool
+    that each row hears; keys and values [audios, layers, heads, ..] of whisper2max.store_keys and store_values.
+    CPU only."""
+
+    @staticmethod
+    def execute[
+        format: DType, head_dim: Int, frames: Int, target: StaticString
+    ](
+        output: OutputTensor[dtype=DType.float32, rank=3, ...],
+        query: InputTensor[dtype=DType.float32, rank=3, ...],
+        layer: InputTensor[dtype=DType.int64, rank=1, ...],
+        audios: InputTensor[dtype=DType.int64, rank=1, ...],
+        keys: InputTensor[dtype=format, rank=6, ...],
+        values: InputTensor[dtype=format, rank=6, ...],
+        ctx: DeviceContext,
+    ) raises:
+        comptime assert target == "cpu", "whisper2max.audio_attention runs on the CPU only"
+        if audios.dim_size(0) != query.dim_size(0):
+            raise Error("whisper2max.attention: audios are given for another number of rows")
+        var heard = pooled_audio[format, head_dim, frames](keys, values, Int(layer[0]), query.dim_size(2))
+        var blocks = blocks_by_audio(audios, keys.dim_size(0), query.dim_size(1))
+        attention(output.unsafe_ptr(), query.unsafe_ptr(), heard, blocks)

@@ -1,13 +1,15 @@
-"""Causal self-attention of the decoder over a cache that is updated in place.
+"""Causal self-attention of the decoder over caches that are updated in place.
 
-Every row of the batch is at a position of its own. Its new keys and values are written into the
-cache first, then each new token attends to the prefix that ends with itself:
+Keys and values of every position lie in slots, and every row says for each of its positions which slot holds it. Rows
+that began alike share what they have in common, and a row goes on from another one when its entries are copied:
 
-    cache[layer, row]   0 ........ positions[row] ..... + length ........ n_text_ctx
-                        [ earlier tokens | new k or v   | not read              ]
+    slots[row]          0 ........ positions[row] ..... + length ........ n_text_ctx
+                        [ earlier tokens | new tokens   | not read              ]
+    cache[slots[row, p], layer, p]  holds the key or value of position p
     token t sees        [===========================t]
 
-A thread takes heads of a row, so nothing is shared between threads and nothing is copied.
+New keys and values are written first, into the slots that the row names for their positions. Two rows may not name the
+same slot there. A thread takes heads of a row, so nothing is shared between threads and nothing is copied.
 """
 
 import extensibility
@@ -22,49 +24,70 @@ from .share import share_range
 
 @fieldwise_init
 struct Cache(Copyable, TrivialRegisterPassable):
-    """Keys and values of one layer, [batch, context, state], and where the new tokens of every row go."""
+    """Keys and values of one layer in all slots, and where the tokens of every row are."""
 
     var keys: Pointer[Float32, MutUntrackedOrigin]
+    """Position 0 of slot 0; positions are `state` floats apart."""
     var values: Pointer[Float32, MutUntrackedOrigin]
+    var slot_stride: Int
+    """Floats from a slot to the next."""
     var positions: Pointer[Int64, ImmUntrackedOrigin]
-    var shared_position: Bool
+    """Of the first new token of every row."""
+    var slots: Pointer[Int32, ImmUntrackedOrigin]
+    """Of every position of every row, [rows, context]."""
     var length: Int
+    """New tokens of a row."""
     var context: Int
     var state: Int
 
     def position(self, row: Int) -> Int:
         """Of the first new token of a row."""
-        return Int(self.positions.unsafe_offset(0 if self.shared_position else row).unsafe_load())
+        return Int(self.positions.unsafe_offset(row).unsafe_load())
+
+    def slots_of(self, row: Int) -> Pointer[Int32, ImmUntrackedOrigin]:
+        """Of the positions of a row."""
+        return self.slots.unsafe_offset(row * self.context)
+
+    def place(self, slot: Int32, position: Int) -> Int:
+        """Floats from `keys` or `values` to those of a position."""
+        return Int(slot) * self.slot_stride + position * self.state
 
 
 def cache_of(
     layer: Int,
     positions: InputTensor[dtype=DType.int64, rank=1, ...],
-    cache_k: MutableInputTensor[dtype=DType.float32, rank=4, ...],
-    cache_v: MutableInputTensor[dtype=DType.float32, rank=4, ...],
-    batch: Int,
+    slots: InputTensor[dtype=DType.int32, rank=2, ...],
+    cache_keys: MutableInputTensor[dtype=DType.float32, rank=4, ...],
+    cache_values: MutableInputTensor[dtype=DType.float32, rank=4, ...],
+    rows: Int,
     length: Int,
     state: Int,
 ) raises -> Cache:
-    """The caches of a layer for `length` new tokens in `batch` rows; raise unless they have room there."""
-    var context = cache_k.dim_size(2)
-    if not 0 <= layer < cache_k.dim_size(0):
+    """The caches of a layer for `length` new tokens in `rows` rows; raise unless they have room there."""
+    var count, layers, context = cache_keys.dim_size(0), cache_keys.dim_size(1), cache_keys.dim_size(2)
+    if not 0 <= layer < layers:
         raise Error("cached_attention: the caches hold fewer layers")
-    if cache_k.dim_size(1) != batch or cache_v.dim_size(1) != batch:
-        raise Error("cached_attention: the caches hold another number of rows than the query")
-    var shared = positions.dim_size(0) == 1
-    if not shared and positions.dim_size(0) != batch:
-        raise Error("cached_attention: positions are given for another number of rows")
-    for row in range(positions.dim_size(0)):
+    var alike = cache_values.dim_size(0) == count and cache_values.dim_size(1) == layers
+    if not alike or cache_values.dim_size(2) != context:
+        raise Error("cached_attention: the caches of keys and values have other shapes")
+    if cache_keys.dim_size(3) != state or cache_values.dim_size(3) != state:
+        raise Error("cached_attention: the caches are those of another width")
+    if positions.dim_size(0) != rows or slots.dim_size(0) != rows or slots.dim_size(1) != context:
+        raise Error("cached_attention: positions or slots are given for another number of rows or positions")
+    for row in range(rows):
         var position = Int(positions[row])
         if position < 0 or position + length > context:
             raise Error("cached_attention: a position lies outside the text context")
-    var first = layer * batch * context * state
+        for p in range(position + length):
+            if not 0 <= Int(slots[row, p]) < count:
+                raise Error("cached_attention: a row names a slot that the caches do not hold")
+    var first = layer * context * state
     return Cache(
-        cache_k.unsafe_ptr().unsafe_offset(first).unsafe_origin_cast[MutUntrackedOrigin](),
-        cache_v.unsafe_ptr().unsafe_offset(first).unsafe_origin_cast[MutUntrackedOrigin](),
+        cache_keys.unsafe_ptr().unsafe_offset(first).unsafe_origin_cast[MutUntrackedOrigin](),
+        cache_values.unsafe_ptr().unsafe_offset(first).unsafe_origin_cast[MutUntrackedOrigin](),
+        layers * context * state,
         untracked(positions.unsafe_ptr()),
-        shared,
+        untracked(slots.unsafe_ptr()),
         length,
         context,
         state,
@@ -81,57 +104,62 @@ def attend_to_cache[
     cache: Cache,
     head_of_row: Int,
 ):
-    """Store the new keys and values of one head of one row, numbered [batch, heads], and attend to its prefix."""
+    """Store the new keys and values of one head of one row, numbered [rows, heads], and attend to what came before."""
     var row, head = divmod(head_of_row, cache.state // head_dim)
     var position = cache.position(row)
-    var prefix = row * cache.context * cache.state + head * head_dim
+    var slots = cache.slots_of(row)
+    var column = head * head_dim
     for t in range(cache.length):
-        var new = (row * cache.length + t) * cache.state + head * head_dim
-        var cached = prefix + (position + t) * cache.state
+        var new = (row * cache.length + t) * cache.state + column
+        var cached = cache.place(slots.unsafe_offset(position + t).unsafe_load(), position + t) + column
         for i in range(head_dim):
             cache.keys.unsafe_offset(cached + i).unsafe_store(key.unsafe_offset(new + i).unsafe_load())
             cache.values.unsafe_offset(cached + i).unsafe_store(value.unsafe_offset(new + i).unsafe_load())
     var scores = List[Float32](unsafe_uninit_length=position + cache.length)
     for t in range(cache.length):
-        var new = (row * cache.length + t) * cache.state + head * head_dim
+        var new = (row * cache.length + t) * cache.state + column
         attend[head_dim](
             output.unsafe_offset(new),
             query.unsafe_offset(new),
-            cache.keys.unsafe_offset(prefix),
-            cache.values.unsafe_offset(prefix),
+            cache.keys.unsafe_offset(column),
+            cache.values.unsafe_offset(column),
             scores.unsafe_ptr(),
+            slots,
             position + t + 1,
             cache.state,
+            cache.slot_stride,
         )
 
 
 @extensibility.register("whisper2max.cached_attention")
 struct CachedAttention:
-    """Shapes: query, key, value and output [batch, length, state]; positions [batch], or
-    [1] for all rows alike; caches [layers, batch, n_text_ctx, state]. CPU only."""
+    """Shapes: query, key, value and output [rows, length, state]; layer [1]; positions [rows]; slots [rows,
+    n_text_ctx]; caches [slots, layers, n_text_ctx, state]. CPU only."""
 
     @staticmethod
     def execute[
-        layer: Int, head_dim: Int, target: StaticString
+        head_dim: Int, target: StaticString
     ](
         output: OutputTensor[dtype=DType.float32, rank=3, ...],
         query: InputTensor[dtype=DType.float32, rank=3, ...],
         key: InputTensor[dtype=DType.float32, rank=3, ...],
         value: InputTensor[dtype=DType.float32, rank=3, ...],
+        layer: InputTensor[dtype=DType.int64, rank=1, ...],
         positions: InputTensor[dtype=DType.int64, rank=1, ...],
-        cache_k: MutableInputTensor[dtype=DType.float32, rank=4, ...],
-        cache_v: MutableInputTensor[dtype=DType.float32, rank=4, ...],
+        slots: InputTensor[dtype=DType.int32, rank=2, ...],
+        cache_keys: MutableInputTensor[dtype=DType.float32, rank=4, ...],
+        cache_values: MutableInputTensor[dtype=DType.float32, rank=4, ...],
         ctx: DeviceContext,
     ) raises:
         comptime assert target == "cpu", "whisper2max.cached_attention runs on the CPU only"
-        var batch, length, state = query.dim_size(0), query.dim_size(1), query.dim_size(2)
-        var cache = cache_of(layer, positions, cache_k, cache_v, batch, length, state)
+        var rows, length, state = query.dim_size(0), query.dim_size(1), query.dim_size(2)
+        var cache = cache_of(Int(layer[0]), positions, slots, cache_keys, cache_values, rows, length, state)
         var output_data, query_data = output.unsafe_ptr(), query.unsafe_ptr()
         var key_data, value_data = key.unsafe_ptr(), value.unsafe_ptr()
         var read = 0
-        for row in range(batch):
+        for row in range(rows):
             read += length * (cache.position(row) + length) * state * 8
-        var heads = batch * (state // head_dim)
+        var heads = rows * (state // head_dim)
 
         def some_heads(first: Int, end: Int) {imm}:
             for head in range(first, end):

@@ -12,10 +12,12 @@ panel.
 
 import extensibility
 from extensibility import InputTensor, OutputTensor
+from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 from std.memory import bitcast
 
 from .attention import most_steps, scale_rows, stored
+from .audio_pool import every_place, places_in_pool
 from .pack import to_bfloat16
 from .share import share_units
 from .tile import Floats, LANES, PANEL, VECTORS, Words, group
@@ -24,8 +26,9 @@ from .tile import Floats, LANES, PANEL, VECTORS, Words, group
 @no_inline
 def pack_values[
     format: DType, head_dim: Int
-](packed: Pointer[mut=True, Int32, _], values: Pointer[Float32, _], audios: Int, frames: Int, heads: Int):
-    """Pack [audios, frames, heads * head_dim] -> panels [audios, heads, head_dim / 32, words, 32] along the frames."""
+](packed: Pointer[mut=True, Int32, _], values: Pointer[Float32, _], heads_at: List[Int], frames: Int, heads: Int):
+    """Pack [audios, frames, heads * head_dim] -> heads of panels [head_dim / 32, words, 32] along the frames; arguments
+    as of `pack_keys`."""
     comptime panels = (head_dim + PANEL - 1) // PANEL
     comptime own = stored[format]()
     comptime steps = most_steps[own]()
@@ -37,7 +40,7 @@ def pack_values[
     def one_head(unit: Int) {imm}:
         var audio, head = divmod(unit, heads)
         comptime for panel in range(panels):
-            var block = packed.unsafe_offset((unit * panels + panel) * panel_size)
+            var block = packed.unsafe_offset(((heads_at[audio] + head) * panels + panel) * panel_size)
             comptime for v in range(VECTORS):
                 comptime column = panel * PANEL + v * LANES
                 comptime if column >= head_dim:
@@ -63,7 +66,7 @@ def pack_values[
                                 word |= part_of_word[own](x, inverse) << Words(32 // share * i)
                         block.unsafe_offset(k * PANEL + v * LANES).unsafe_store(word)
 
-    share_units(audios * heads, one_head)
+    share_units(len(heads_at) * heads, one_head)
 
 
 @always_inline
@@ -95,7 +98,36 @@ struct PackValues:
         pack_values[format, head_dim](
             output.unsafe_ptr().unsafe_bitcast[Int32](),
             values.unsafe_ptr(),
-            values.dim_size(0),
+            every_place(values.dim_size(0), values.dim_size(2) // head_dim),
+            values.dim_size(1),
+            values.dim_size(2) // head_dim,
+        )
+
+
+@extensibility.register("whisper2max.store_values")
+struct StoreValues:
+    """In place. Shapes: audios [n], the places of a pool; layer [1]; values [n, frames, heads * head_dim]; pool [audios,
+    layers, heads, ..] as of whisper2max.pack_values. CPU only."""
+
+    @staticmethod
+    def execute[
+        format: DType, head_dim: Int, target: StaticString
+    ](
+        pool: MutableInputTensor[dtype=format, rank=6, ...],
+        values: InputTensor[dtype=DType.float32, rank=3, ...],
+        layer: InputTensor[dtype=DType.int64, rank=1, ...],
+        audios: InputTensor[dtype=DType.int64, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        comptime assert target == "cpu", "whisper2max.store_values runs on the CPU only"
+        comptime share = group[format]()
+        var rows = (values.dim_size(1) + share - 1) // share + scale_rows[format]()
+        if pool.dim_size(3) != (head_dim + PANEL - 1) // PANEL or pool.dim_size(4) != rows:
+            raise Error("whisper2max.store_values: the pool is made for other heads or another number of frames")
+        pack_values[format, head_dim](
+            pool.unsafe_ptr().unsafe_bitcast[Int32](),
+            values.unsafe_ptr(),
+            places_in_pool(audios, values, Int(layer[0]), pool.dim_size(0), pool.dim_size(1), pool.dim_size(2), head_dim),
             values.dim_size(1),
             values.dim_size(2) // head_dim,
         )

@@ -7,9 +7,11 @@ read all the time. They are woken once for a block, and go through its products 
     norm . query . attention to the audio . out + x
     norm . first half, GELU . second half + x
 
-Rows are normalised and packed by every thread for itself, which is cheaper than to wait for another. The parts write to
-the same scratch one after the other. A thread that is late may pack what the next part has overwritten, but then it
-finds no unit left to use it for.
+Rows are normalised and packed by every thread for itself, which is cheaper than to wait for another. What the threads
+share between phases is an output of the kernel too (`operands.py` names it), so that a proof sees the values of the
+program that ships:
+
+    values [9.., rows, state]   query | key | value | attention | + x | query | attention | + x | GELU, as wide as it is
 """
 
 import extensibility
@@ -19,7 +21,7 @@ from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from max.runtime.asyncrt import parallelism_level
 
-from .attention import PackedAudio, attend_rows, packed_audio
+from .attention import Block, PackedAudio, attend_block, blocks_by_audio, pooled_audio
 from .cached_attention import Cache, attend_to_cache, cache_of
 from .layer_norm import normalise_row
 from .phases import Phases
@@ -156,18 +158,18 @@ struct SelfAttention[format: DType, head_dim: Int](Copyable, TrivialRegisterPass
         self,
         y: Values,
         x: Values,
-        scratch: Values,
+        values: Values,
         mut packed: Packed[Self.format],
         phases: Phases,
         first: Int,
         shared: Shared,
     ):
-        """A thread's share of y, in the phases from `first` on; `scratch` has room for 4 times the rows."""
+        """A thread's share of y, in the phases from `first` on; `values` are query, key, value and attention."""
         var size = shared.rows * shared.state
-        var query_data = scratch
-        var key_data = scratch.unsafe_offset(size)
-        var value_data = scratch.unsafe_offset(2 * size)
-        var mixed_data = scratch.unsafe_offset(3 * size)
+        var query_data = values
+        var key_data = values.unsafe_offset(size)
+        var value_data = values.unsafe_offset(2 * size)
+        var mixed_data = values.unsafe_offset(3 * size)
         var projected, added = plain(NONE, x), adding(x)
         packed.take_normalised(x, self.norm, self.query.words)
 
@@ -200,24 +202,26 @@ struct CrossAttention[format: DType, audio: DType, head_dim: Int, frames: Int](C
     var query: Matrix[Self.format]
     var out: Matrix[Self.format]
     var heard: PackedAudio[Self.audio, Self.head_dim, Self.frames]
+    var blocks: Pointer[Block, ImmUntrackedOrigin]
+    var block_count: Int
 
     def bytes(self) -> Int:
         """Of the weights and of the audio's keys and values."""
-        return 2 * self.query.bytes() + self.heard.bytes()
+        return 2 * self.query.bytes() + self.block_count * self.heard.bytes()
 
     def run(
         self,
         y: Values,
         x: Values,
-        scratch: Values,
+        values: Values,
         mut packed: Packed[Self.format],
         phases: Phases,
         first: Int,
         shared: Shared,
     ):
-        """A thread's share of y, in the phases from `first` on; `scratch` has room for twice the rows."""
-        var query_data = scratch
-        var mixed_data = scratch.unsafe_offset(shared.rows * shared.state)
+        """A thread's share of y, in the phases from `first` on; `values` are query and attention."""
+        var query_data = values
+        var mixed_data = values.unsafe_offset(shared.rows * shared.state)
         var projected, added = plain(NONE, x), adding(x)
         packed.take_normalised(x, self.norm, self.query.words)
 
@@ -227,11 +231,10 @@ struct CrossAttention[format: DType, audio: DType, head_dim: Int, frames: Int](C
         phases.share(first, shared.units, some_queries)
 
         def one_head(unit: Int) {imm}:
-            attend_rows[Self.audio, Self.head_dim, Self.frames](
-                mixed_data, query_data, self.heard, unit, 0, self.heard.rows
-            )
+            var block, head = divmod(unit, self.heard.heads)
+            attend_block(mixed_data, query_data, self.heard, self.blocks.unsafe_offset(block)[], head)
 
-        phases.share(first + 1, self.heard.audios * self.heard.heads, one_head)
+        phases.share(first + 1, self.block_count * self.heard.heads, one_head)
         packed.take(mixed_data, self.out.words)
 
         def some_outputs(unit: Int) {imm}:
@@ -259,21 +262,21 @@ struct MLP[format: DType](Copyable, TrivialRegisterPassable):
         self,
         y: Values,
         x: Values,
-        scratch: Values,
+        wide: Values,
         mut packed: Packed[Self.format],
         phases: Phases,
         first: Int,
         shared: Shared,
     ):
-        """A thread's share of y, in the phases from `first` on; `scratch` has room for the wide rows."""
+        """A thread's share of y, in the phases from `first` on; `wide` are the activated rows."""
         var activated, added = plain(self.activation, x), adding(x)
         packed.take_normalised(x, self.norm, self.widen.words)
 
         def some_wide(unit: Int) {imm}:
-            packed.times(self.widen, scratch, activated, unit, shared.units)
+            packed.times(self.widen, wide, activated, unit, shared.units)
 
         phases.share(first, shared.units, some_wide)
-        packed.take(scratch, self.narrow.words)
+        packed.take(wide, self.narrow.words)
 
         def some_outputs(unit: Int) {imm}:
             packed.times(self.narrow, y, added, unit, shared.units)
@@ -283,106 +286,117 @@ struct MLP[format: DType](Copyable, TrivialRegisterPassable):
 
 @extensibility.register("whisper2max.step_block")
 struct StepBlock:
-    """Shapes: x and output [batch, 1, state]; layer [1], that of the caches; norms as weight and bias [state] and eps
-    [1]; every linear layer as weight, scales, sums and bias of whisper2max.linear; positions and caches as of
-    whisper2max.cached_attention; keys and values as of whisper2max.attention. `activation` is "gelu" or "gelu_tanh".
-    CPU only."""
+    """Shapes: x and output [rows, 1, state]; values [8 + width of the MLP / state, rows, state]; layer [1]; norms as
+    weight and bias [state] and eps [1]; every linear layer as weight, scales, sums and bias of whisper2max.linear;
+    positions, slots and caches as of whisper2max.cached_attention; audios and their keys and values as of
+    whisper2max.audio_attention. `activation` is "gelu" or "gelu_tanh". CPU only."""
 
     @staticmethod
     def execute[
         format: DType, audio: DType, head_dim: Int, frames: Int, activation: StaticString, target: StaticString
     ](
         output: OutputTensor[dtype=DType.float32, rank=3, ...],
+        values: OutputTensor[dtype=DType.float32, rank=3, ...],
         x: InputTensor[dtype=DType.float32, rank=3, ...],
         layer: InputTensor[dtype=DType.int64, rank=1, ...],
-        self_norm_weight: InputTensor[dtype=DType.float32, rank=1, ...],
-        self_norm_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        self_norm_eps: InputTensor[dtype=DType.float32, rank=1, ...],
-        query_weight: InputTensor[dtype=format, rank=4, ...],
-        query_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        query_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        query_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        key_weight: InputTensor[dtype=format, rank=4, ...],
-        key_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        key_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        key_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        value_weight: InputTensor[dtype=format, rank=4, ...],
-        value_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        value_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        value_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        out_weight: InputTensor[dtype=format, rank=4, ...],
-        out_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        out_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        out_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        cross_norm_weight: InputTensor[dtype=DType.float32, rank=1, ...],
-        cross_norm_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        cross_norm_eps: InputTensor[dtype=DType.float32, rank=1, ...],
-        cross_query_weight: InputTensor[dtype=format, rank=4, ...],
-        cross_query_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        cross_query_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        cross_query_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        cross_out_weight: InputTensor[dtype=format, rank=4, ...],
-        cross_out_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        cross_out_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        cross_out_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        mlp_norm_weight: InputTensor[dtype=DType.float32, rank=1, ...],
-        mlp_norm_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        mlp_norm_eps: InputTensor[dtype=DType.float32, rank=1, ...],
-        first_weight: InputTensor[dtype=format, rank=4, ...],
-        first_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        first_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        first_bias: InputTensor[dtype=DType.float32, rank=1, ...],
-        second_weight: InputTensor[dtype=format, rank=4, ...],
-        second_scales: InputTensor[dtype=DType.float32, rank=1, ...],
-        second_sums: InputTensor[dtype=DType.int32, rank=1, ...],
-        second_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_ln_weight: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_ln_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_ln_eps: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_query_weight: InputTensor[dtype=format, rank=4, ...],
+        attn_query_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_query_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        attn_query_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_key_weight: InputTensor[dtype=format, rank=4, ...],
+        attn_key_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_key_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        attn_key_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_value_weight: InputTensor[dtype=format, rank=4, ...],
+        attn_value_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_value_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        attn_value_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_out_weight: InputTensor[dtype=format, rank=4, ...],
+        attn_out_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        attn_out_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        attn_out_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_attn_ln_weight: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_attn_ln_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_attn_ln_eps: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_attn_query_weight: InputTensor[dtype=format, rank=4, ...],
+        cross_attn_query_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_attn_query_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        cross_attn_query_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_attn_out_weight: InputTensor[dtype=format, rank=4, ...],
+        cross_attn_out_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        cross_attn_out_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        cross_attn_out_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_ln_weight: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_ln_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_ln_eps: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_0_weight: InputTensor[dtype=format, rank=4, ...],
+        mlp_0_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_0_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        mlp_0_bias: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_2_weight: InputTensor[dtype=format, rank=4, ...],
+        mlp_2_scales: InputTensor[dtype=DType.float32, rank=1, ...],
+        mlp_2_sums: InputTensor[dtype=DType.int32, rank=1, ...],
+        mlp_2_bias: InputTensor[dtype=DType.float32, rank=1, ...],
         positions: InputTensor[dtype=DType.int64, rank=1, ...],
-        cache_k: MutableInputTensor[dtype=DType.float32, rank=4, ...],
-        cache_v: MutableInputTensor[dtype=DType.float32, rank=4, ...],
-        keys: InputTensor[dtype=audio, rank=5, ...],
-        values: InputTensor[dtype=audio, rank=5, ...],
+        slots: InputTensor[dtype=DType.int32, rank=2, ...],
+        audios: InputTensor[dtype=DType.int64, rank=1, ...],
+        cache_keys: MutableInputTensor[dtype=DType.float32, rank=4, ...],
+        cache_values: MutableInputTensor[dtype=DType.float32, rank=4, ...],
+        audio_keys: InputTensor[dtype=audio, rank=6, ...],
+        audio_values: InputTensor[dtype=audio, rank=6, ...],
         ctx: DeviceContext,
     ) raises:
         comptime assert target == "cpu", "whisper2max.step_block runs on the CPU only"
-        var rows, state = x.dim_size(0) * x.dim_size(1), x.dim_size(2)
+        var rows, state = x.dim_size(0), x.dim_size(2)
+        if x.dim_size(1) != 1 or audios.dim_size(0) != rows:
+            raise Error("whisper2max.step_block: every row has one token and one audio")
         var of_self = SelfAttention[format, head_dim](
-            norm(self_norm_weight, self_norm_bias, self_norm_eps),
-            matrix[format](query_weight, query_scales, query_sums, query_bias, state),
-            matrix[format](key_weight, key_scales, key_sums, key_bias, state),
-            matrix[format](value_weight, value_scales, value_sums, value_bias, state),
-            matrix[format](out_weight, out_scales, out_sums, out_bias, state),
-            cache_of(Int(layer[0]), positions, cache_k, cache_v, x.dim_size(0), x.dim_size(1), state),
+            norm(attn_ln_weight, attn_ln_bias, attn_ln_eps),
+            matrix[format](attn_query_weight, attn_query_scales, attn_query_sums, attn_query_bias, state),
+            matrix[format](attn_key_weight, attn_key_scales, attn_key_sums, attn_key_bias, state),
+            matrix[format](attn_value_weight, attn_value_scales, attn_value_sums, attn_value_bias, state),
+            matrix[format](attn_out_weight, attn_out_scales, attn_out_sums, attn_out_bias, state),
+            cache_of(Int(layer[0]), positions, slots, cache_keys, cache_values, rows, 1, state),
         )
+        var blocks = blocks_by_audio(audios, audio_keys.dim_size(0), 1)
         var of_audio = CrossAttention[format, audio, head_dim, frames](
-            norm(cross_norm_weight, cross_norm_bias, cross_norm_eps),
-            matrix[format](cross_query_weight, cross_query_scales, cross_query_sums, cross_query_bias, state),
-            matrix[format](cross_out_weight, cross_out_scales, cross_out_sums, cross_out_bias, state),
-            packed_audio[audio, head_dim, frames](keys, values, rows, state),
+            norm(cross_attn_ln_weight, cross_attn_ln_bias, cross_attn_ln_eps),
+            matrix[format](
+                cross_attn_query_weight, cross_attn_query_scales, cross_attn_query_sums, cross_attn_query_bias, state
+            ),
+            matrix[format](cross_attn_out_weight, cross_attn_out_scales, cross_attn_out_sums, cross_attn_out_bias, state),
+            pooled_audio[audio, head_dim, frames](audio_keys, audio_values, Int(layer[0]), state),
+            untracked(blocks.unsafe_ptr()),
+            len(blocks),
         )
-        var widen = matrix[format](first_weight, first_scales, first_sums, first_bias, state)
+        var widen = matrix[format](mlp_0_weight, mlp_0_scales, mlp_0_sums, mlp_0_bias, state)
         var mlp = MLP[format](
-            norm(mlp_norm_weight, mlp_norm_bias, mlp_norm_eps),
+            norm(mlp_ln_weight, mlp_ln_bias, mlp_ln_eps),
             widen,
-            matrix[format](second_weight, second_scales, second_sums, second_bias, widen.columns),
+            matrix[format](mlp_2_weight, mlp_2_scales, mlp_2_sums, mlp_2_bias, widen.columns),
             activation_named[activation](),
         )
+        if values.dim_size(0) * state != 8 * state + widen.columns or values.dim_size(1) != rows:
+            raise Error("whisper2max.step_block: there is no room for the values of all rows")
         var threads = threads_worth(of_self.bytes() + of_audio.bytes() + mlp.bytes())
         var shared = Shared(rows, state, threads * UNITS_PER_THREAD)
-        var between = List[Float32](unsafe_uninit_length=2 * rows * state)
-        var scratch = List[Float32](unsafe_uninit_length=rows * max(4 * state, widen.columns))
         var x_data, output_data = writable(x.unsafe_ptr()), writable(output.unsafe_ptr())
-        var scratch_data, after_self = writable(scratch.unsafe_ptr()), writable(between.unsafe_ptr())
-        var after_audio = after_self.unsafe_offset(rows * state)
+        var of_self_data = writable(values.unsafe_ptr())
+        var size = rows * state
+        var after_self, of_audio_data = of_self_data.unsafe_offset(4 * size), of_self_data.unsafe_offset(5 * size)
+        var after_audio, wide = of_self_data.unsafe_offset(7 * size), of_self_data.unsafe_offset(8 * size)
         var phases = Phases(of_self.phases + of_audio.phases + mlp.phases)
 
         def one_thread(thread: Int) {imm}:
             var packed = Packed[format](rows, max(of_self.query.words, mlp.narrow.words))
-            of_self.run(after_self, x_data, scratch_data, packed, phases, 0, shared)
-            of_audio.run(after_audio, after_self, scratch_data, packed, phases, of_self.phases, shared)
+            of_self.run(after_self, x_data, of_self_data, packed, phases, 0, shared)
+            of_audio.run(after_audio, after_self, of_audio_data, packed, phases, of_self.phases, shared)
             var first = of_self.phases + of_audio.phases
-            mlp.run(output_data, after_audio, scratch_data, packed, phases, first, shared)
+            mlp.run(output_data, after_audio, wide, packed, phases, first, shared)
 
         sync_parallelize(one_thread, threads)
-        _ = between^
-        _ = scratch^
+        _ = blocks^
         _ = phases^

@@ -1,5 +1,7 @@
 """Compiled graphs on their way into MAX: the very bytes that were hashed, with the inputs and outputs they need."""
 
+import math
+import mmap
 from collections.abc import Mapping
 
 import numpy as np
@@ -39,46 +41,74 @@ def load_graph(session: InferenceSession, mef: HeldFile, weights: Mapping[str, n
             ) from error
 
 
+def empty_pools(graph: Model, slots: int, audios: int) -> list[Buffer]:
+    """Keys and values of self-attention and of the audio, the last four inputs of a graph that decodes.
+
+    Memory is taken as it is written. numpy asks for huge pages, with which one row's step is a seventh faster. But then
+    every layer of a slot takes whole ones with its first position, 11 MB a slot of base, of which a window of speech
+    fills a fifth; so where there are several slots, theirs are small.
+
+    Args:
+        graph: extend, step or decoder_block.
+        slots: of self-attention.
+        audios: recordings that are heard.
+    """
+    pools = []
+    for count, pool, small in zip((slots, slots, audios, audios), graph.input_metadata[-4:], (1, 1, 0, 0), strict=True):
+        shape = (count, *pool.shape[1:])
+        n_bytes = math.prod(shape) * pool.dtype.size_in_bytes
+        zeros = np.frombuffer(mmap.mmap(-1, n_bytes), np.uint8) if small and slots > 1 else np.zeros(n_bytes, np.uint8)
+        pools.append(Buffer.from_numpy(zeros).view(pool.dtype, shape))
+    return pools
+
+
 def require_signatures(graphs: Mapping[str, Model], dims: ModelDimensions) -> None:
     """Requires that the graphs are those of a model of these dimensions, by their inputs and outputs.
 
     Args:
-        graphs: features, encoder, prompt and step.
+        graphs: features, encoder, audio, extend and step.
         dims: sizes of the model.
 
     Raises:
         ArtifactError: inputs or outputs have other dtypes or shapes; all are listed.
     """
-    wanted = _signatures(dims)
-    # how keys and values of the audio are packed is between the two graphs
-    projections = _signature(graphs["prompt"].output_metadata)[1:]
-    if len(projections) == 2 * dims.n_text_layer:
-        wanted["prompt"][1].extend(projections)
-        wanted["step"][0].extend(projections)
     faults = []
-    for name, graph in graphs.items():
-        for side, found, expected in zip(
-            ("takes", "gives"), (graph.input_metadata, graph.output_metadata), wanted[name], strict=True
+    for name, (takes, gives) in _signatures(dims, _audio_pools(graphs["audio"], dims)).items():
+        graph = graphs[name]
+        for side, metadata, expected in (
+            ("takes", graph.input_metadata, takes),
+            ("gives", graph.output_metadata, gives),
         ):
-            if _signature(found) != expected:
-                faults.append(f"{name}.mef {side} {_shown(_signature(found))}, expected {_shown(expected)}")
+            found = _signature(metadata)
+            if found != expected:
+                faults.append(f"{name}.mef {side} {_shown(found)}, expected {_shown(expected)}")
     if faults:
         raise ArtifactError(f"The compiled graphs are not of this model: {'; '.join(faults)}. {_COMPILE}")
 
 
-def _signatures(dims: ModelDimensions) -> dict[str, tuple[Signature, Signature]]:
-    """Inputs and outputs by graph, without the packed keys and values of the audio."""
-    cache = ("float32", (dims.n_text_layer, _ANY, dims.n_text_ctx, dims.n_text_state))
+def _audio_pools(audio: Model, dims: ModelDimensions) -> Signature:
+    """The pools of a graph `audio`. How a head is packed there is between it and the graphs that read it."""
+    wanted = (_ANY, dims.n_text_layer, dims.n_text_head)
+    pools = _signature(audio.input_metadata)[-2:]
+    packed = [(dtype, shape[3:] if shape[:3] == wanted else (_ANY,) * 3) for dtype, shape in pools]
+    return [(dtype, (*wanted, *shape)) for dtype, shape in packed]
+
+
+def _signatures(dims: ModelDimensions, pools: Signature) -> dict[str, tuple[Signature, Signature]]:
+    """Inputs and outputs by graph."""
+    cache = ("float32", (_ANY, dims.n_text_layer, dims.n_text_ctx, dims.n_text_state))
     states = ("float32", (_ANY, dims.n_audio_ctx, dims.n_audio_state))
-    row, rows = ("int64", (_ANY,)), ("int64", (_ANY, _ANY))
+    of_rows, tokens = ("int64", (_ANY,)), ("int64", (_ANY, _ANY))
+    rows = [of_rows, ("int32", (_ANY, dims.n_text_ctx)), of_rows, cache, cache, *pools]
     return {
         "features": (
             [("float32", (_ANY,)), ("float32", (dims.n_mels, 201)), ("int64", ())],
             [("float32", (dims.n_mels, _ANY))],
         ),
         "encoder": ([("float32", (_ANY, dims.n_mels, dims.n_frames))], [states]),
-        "prompt": ([rows, rows, states, cache, cache], [("float32", (_ANY, _ANY, dims.n_vocab))]),
-        "step": ([row, row, cache, cache], [("float32", (_ANY, dims.n_vocab))]),
+        "audio": ([states, of_rows, *pools], []),
+        "extend": ([tokens, tokens, *rows], [("float32", (_ANY, _ANY, dims.n_vocab))]),
+        "step": ([of_rows, *rows], [("float32", (_ANY, dims.n_vocab))]),
     }
 
 

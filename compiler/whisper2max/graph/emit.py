@@ -4,6 +4,7 @@ The template holds the program, the spec its numbers: dimensions, eps, strides, 
 bias. Source is checked to compile; when it does not, the error shows it with line numbers.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
@@ -12,6 +13,7 @@ import whisper2max.templates
 from whisper2max.core.errors import BuildError, SpecError
 from whisper2max.graph.ir import Attention, Conv1d, Embedding, GraphSpec, Linear
 from whisper2max.graph.source import check_source
+from whisper2max.kernels.operands import STEP_LAYERS, STEP_VALUES
 
 TEMPLATES = Path(whisper2max.templates.__path__[0])
 
@@ -70,6 +72,9 @@ def _context(spec: GraphSpec) -> dict[str, object]:
         "activation": {"none": "gelu", "tanh": "gelu_tanh"}[gelu.approximate],
         "encoder_block": _first_block(spec, "encoder"),
         "decoder_block": _first_block(spec, "decoder"),
+        "step_layers": STEP_LAYERS,
+        "step_values": STEP_VALUES,
+        "times_state": _times_text_state(spec.dims.n_text_state),
         "no_bias": _no_bias,
         "conv_arguments": _conv_arguments,
     }
@@ -92,6 +97,11 @@ def _first_block(spec: GraphSpec, side: str) -> dict[str, object]:
         for path, node in spec.nodes.items()
         if path.startswith(prefix)
     }
+
+
+def _times_text_state(state: int) -> Callable[[int], str]:
+    """Writes a width as a multiple of the decoder's."""
+    return lambda width: "N_TEXT_STATE" if width == state else f"{width // state} * N_TEXT_STATE"
 
 
 def _no_bias(linear: Linear) -> str:
