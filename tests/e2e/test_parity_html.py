@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -15,7 +16,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-from whisper2max.parity.html import figure, margin, of_limit, render, share, worst_words
+from whisper2max.parity import figures
+from whisper2max.parity.html import figure, kernel_words, margin, render, share, worst_words
 
 CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = [
@@ -35,6 +37,7 @@ TRANSCRIPTS = {
     HOSTILE: "</script><script>alert(2)</script> {{ 7 * 7 }} & \u2028 “你好” <!-- ",
 }
 DIVERGENT = "encoder.blocks.1.attn.query"
+OTHER_BITS = f"not the step of 1 row at 224 on {HOSTILE}"
 LIMITS = {"max_abs": 3e-5, "rel_rmse": 2e-6}
 
 
@@ -42,37 +45,53 @@ LIMITS = {"max_abs": 3e-5, "rel_rmse": 2e-6}
 
 
 def attention(block: str, name: str) -> list[str]:
-    inside = ("query", "key", "value", "qkv_attention", "out", "residual")
+    inside = ("query", "key", "value", "qkv_attention", "residual")
     return [f"{block}.{name}_ln", *(f"{block}.{name}.{each}" for each in inside)]
 
 
 def paths(side: str, layers: int) -> list[str]:
-    stems = {"encoder": ["conv1", "conv2", "positional_embedding"], "decoder": ["token_embedding"]}
+    stems = {"encoder": ["conv1.gelu", "positional_embedding"], "decoder": ["token_embedding"]}
     found = [f"{side}.{each}" for each in stems[side]]
     for layer in range(layers):
         block = f"{side}.blocks.{layer}"
         found += attention(block, "attn")
         if side == "decoder":
             found += attention(block, "cross_attn")
-        found += [f"{block}.mlp_ln", f"{block}.mlp.0", f"{block}.mlp.1", f"{block}.mlp.2", block]
+        found += [f"{block}.mlp_ln", f"{block}.mlp.1", block]
     return [*found, *{"encoder": ["encoder.ln_post"], "decoder": ["decoder.ln", "decoder.logits"]}[side]]
 
 
-def make_row(
-    random: np.random.Generator, path: str, build: str, graph: str, name: str, position: int | None = None
-) -> dict:
+def of_limit(row: dict) -> float:
+    """The error of a row as a fraction of its limit."""
+    return figures.of_limit(row["max_abs"], row["rel_rmse"], row["tolerance"])
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was executed: a build, a graph, and how it was run."""
+
+    build: str
+    graph: str
+    case: str | None = None
+    row: int | None = None
+    position: int | None = None
+
+
+def make_row(random: np.random.Generator, path: str, run: Run, name: str) -> dict:
     """A passing row with random errors of float32's size."""
-    frames = path.startswith("encoder.") or path.endswith((".cross_attn.key", ".cross_attn.value"))
-    length = 1500 if frames else 1 if position else 29
-    shape = [80, 3000] if path == "log_mel" else [1, 3000 if path == "encoder.conv1" else length, 512]
+    length = {"encoder": 1500, "audio": 1500, "step": 1}.get(run.graph, 29)
+    shape = [80, 3000] if path == "log_mel" else [1, 3000 if path == "encoder.conv1.gelu" else length, 512]
     max_abs, rel_rmse, torch, largest = (float(f"{value:.3g}") for value in 10 ** random.uniform(-7, -6, 4))
+    worst = [int(random.integers(size)) for size in shape]
+    if run.position is not None:
+        worst[1] += run.position
     return {
         "path": path,
         "source_path": None if path == "log_mel" else f"model.{path.replace('blocks', 'layers')}",
-        "build": build,
-        "graph": graph,
-        "position": position,
+        **vars(run),
         "input": name,
+        "kernel": "linear_add" if path.endswith(".residual") else "layer_norm",
+        "inside": [path.replace(".residual", ".out")] if path.endswith(".residual") else [],
         "shape": shape,
         "max_abs": max_abs,
         "rel_rmse": rel_rmse,
@@ -84,7 +103,7 @@ def make_row(
         "variance": [0.02, 31.5] if path.endswith(("_ln", "ln_post", "decoder.ln")) else None,
         "cosine": 0.9999999,
         "kl": 1.2e-9 if path == "decoder.logits" else None,
-        "worst": [int(random.integers(size)) for size in shape],
+        "worst": worst,
         "tolerance": {"max_abs": 1e-5, "rel_rmse": None} if path == "log_mel" else dict(LIMITS),
         "passed": True,
     }
@@ -92,32 +111,30 @@ def make_row(
 
 def make_rows(random: np.random.Generator, inputs: list[str], layers: int) -> list[dict]:
     encoder, decoder = paths("encoder", layers), paths("decoder", layers)
-    stepped = [path for path in decoder if not path.endswith((".cross_attn.key", ".cross_attn.value"))]
-    runs = [("shipped", "features", None, ["log_mel"]), ("tapped", "encoder", None, encoder)]
-    runs += [("tapped", "prompt", None, decoder)]
-    runs += [("tapped", "step", position, stepped) for position in (4, 224)]
-    runs += [("isolated", "encoder", None, [path for path in encoder if ".blocks." in path])]
-    runs += [("shipped", "encoder", None, ["encoder.ln_post"])]
-    runs += [("shipped", graph, None, ["decoder.logits"]) for graph in ("prompt", "step")]
-    return [
-        make_row(random, path, build, graph, name, position)
-        for build, graph, position, along in runs
-        for path in along
-        for name in inputs
-    ]
+    audio = [path for path in decoder if path.endswith((".cross_attn.key", ".cross_attn.value"))]
+    extended = [path for path in decoder if path not in audio]
+    stepped = [path for path in extended if not path.endswith("_ln")]
+    runs = [(Run("shipped", "features"), ["log_mel"]), (Run("tapped", "encoder"), encoder)]
+    runs += [(Run("tapped", "audio"), audio), (Run("tapped", "extend", "1 row", None, 0), extended)]
+    runs += [(Run("tapped", "step", "1 row", None, position), stepped) for position in (4, 224)]
+    runs += [(Run("tapped", "step", "3 rows, reordered", 1, 224), stepped)]
+    runs += [(Run("isolated", "encoder"), [path for path in encoder if ".blocks." in path])]
+    runs += [(Run("shipped", "encoder"), ["encoder.ln_post"])]
+    runs += [(Run("shipped", graph, "1 row", None, 4), ["decoder.logits"]) for graph in ("extend", "step")]
+    return [make_row(random, path, run, name) for run, along in runs for path in along for name in inputs]
 
 
 def make_report(inputs: tuple[str, ...] = (PLAIN, HOSTILE), layers: int = 2) -> dict:
     """A seeded report that passes, as json.loads gives it."""
     rows = make_rows(np.random.default_rng(7), list(inputs), layers)
-    kinds = ("prompt", "step", "free")
+    kinds = ("extend", "step", "free")
     tokens = [
         {"input": name, "kind": kind, "compared": 29, "equal": 29, "first_different": None, "passed": True}
         for name in inputs
         for kind in kinds
     ]
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "passed": True,
         "dtype": "float32",
         "reference": "WhisperForConditionalGeneration (transformers 5.23.0, torch 2.13.0, float64)",
@@ -138,6 +155,11 @@ def make_report(inputs: tuple[str, ...] = (PLAIN, HOSTILE), layers: int = 2) -> 
         "layers": [row for row in rows if row["path"] != "decoder.logits"],
         "logits": [row for row in rows if row["path"] == "decoder.logits"],
         "tokens": {"compared": 29 * len(tokens), "equal": 29 * len(tokens), "rows": tokens},
+        "same_bits": [
+            {"input": name, "place": place, "compared": 51865, "different": 0}
+            for name in inputs
+            for place in ("encoder", "step of 1 row at 224")
+        ],
         "first_divergent": None,
         "explanation": "everything is within tolerance.",
     }
@@ -153,6 +175,7 @@ def make_failing_report() -> dict:
         row.update(zip(("max_abs", "rel_rmse"), errors, strict=True), passed=False)
     report["tokens"]["rows"][4].update(equal=11, first_different=5, passed=False)
     report["tokens"]["equal"] -= 18
+    report["same_bits"][3]["different"] = 7
     report["weights"]["different"] = [
         {
             "name": f"{DIVERGENT}.weight",
@@ -307,6 +330,7 @@ def test_a_passing_report_says_so_first(passing):
     worst = max(passing.rows, key=of_limit)
     assert f"{count} of {count} ✓" in tiles and "174 of 174 ✓" in tiles and "72,593,920 values" in tiles
     assert worst["path"] in tiles and share(of_limit(worst)) in tiles and "Closest to its limit" in tiles
+    assert "4 of 4 runs ✓" in tiles and "all 207,460 results" in tiles
     assert "✗" not in passing.find("#summary").text
 
 
@@ -319,7 +343,7 @@ def test_a_failing_report_names_what_diverges_first(failing):
     for text in (DIVERGENT, row["source_path"], *figures, worst_words(row), HOSTILE):
         assert text in divergent
     summary = failing.find("#summary").text
-    for text in ("Furthest over its limit", "2 tensors differ", "tapped ✗ FAILED", "shipped ✓ passed"):
+    for text in ("Furthest over its limit", "2 tensors differ", "tapped ✗ FAILED", "shipped ✓ passed", OTHER_BITS):
         assert text in summary
     assert [f"{DIVERGENT}.weight", "7, 0", "0.31"] == [
         failing.texts(f"#weights tbody tr:first-child td:nth-child({column})")[0] for column in (1, 4, 5)
@@ -352,7 +376,7 @@ def test_the_summary_has_the_worst_row_of_every_kind(failing):
     assert kinds["encoder attn.key"][1:7] == ["✗ FAILED", "1.7 times", "none", "5.1e-5", "3.4e-6", worst["path"]]
     assert kinds["encoder attn.value"][2] == "not finite"
     assert kinds["log_mel"][1] == "✓"
-    assert {"log_mel", "step logits", "prompt logits", "encoder ln_post", "decoder cross_attn.out"} <= kinds.keys()
+    assert {"log_mel", "step logits", "extend logits", "encoder ln_post", "decoder cross_attn.residual"} <= kinds.keys()
 
 
 def test_names_and_transcripts_are_shown_literally(failing):
@@ -436,7 +460,9 @@ def test_headers_sort_by_keyboard(failing):
 FILTERS = {
     "text": ({"text": "blocks.1 ATTN"}, lambda row: "blocks.1" in row["path"] and "attn" in row["path"]),
     "source path": ({"text": "layers.0.mlp"}, lambda row: ".blocks.0.mlp" in row["path"]),
-    "position": ({"text": "step at 224"}, lambda row: row["position"] == 224),
+    "position": ({"text": "step at 224"}, lambda row: row["graph"] == "step" and row["position"] == 224),
+    "case": ({"text": "3 rows, reordered"}, lambda row: row["case"] == "3 rows, reordered"),
+    "inside": ({"text": "blocks.0.attn.out"}, lambda row: row["path"].endswith("coder.blocks.0.attn.residual")),
     "build": ({"build": "isolated"}, lambda row: row["build"] == "isolated"),
     "graph": ({"graph": "step"}, lambda row: row["graph"] == "step"),
     "input": ({"input": HOSTILE}, lambda row: row["input"] == HOSTILE),
@@ -497,7 +523,7 @@ def test_hovering_a_point_shows_its_row(passing):
 
 def test_arrow_keys_move_along_a_chart(passing):
     passing.find(".chart[data-side=decoder] svg").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    along = [row["path"] for row in passing.rows if row["graph"] == "prompt" and row["input"] == PLAIN]
+    along = [row["path"] for row in passing.rows if row["graph"] in ("audio", "extend") and row["input"] == PLAIN]
     assert along[2] in passing.find(".chart[data-side=decoder] .readout").text
 
 
@@ -520,7 +546,7 @@ def test_controls_change_what_a_chart_draws(failing):
         ("#chart-controls [name=figure]", "max_abs"),
         ("#chart-controls [name=input]", PLAIN),
         ("#chart-controls [name=input]", ""),
-        (".chart[data-side=decoder] [name=run]", "tapped step at 224"),
+        (".chart[data-side=decoder] [name=run]", "tapped step of 3 rows, reordered, row 1 at 224"),
     ]:
         Select(failing.find(selector)).select_by_value(value)
         seen.add(line())
@@ -560,7 +586,7 @@ def test_a_spectrogram_shows_the_sound_and_where_a_row_is_worst(passing):
     )
     assert levels[:2] == [1000, 80]
     assert levels[2] > 300 > 50 > levels[3] == levels[4]
-    order, row = next((n, row) for n, row in enumerate(passing.rows) if row["path"] == "encoder.conv2")
+    order, row = next((n, row) for n, row in enumerate(passing.rows) if row["path"] == "encoder.positional_embedding")
     ActionChains(passing.browser).move_to_element(passing.find(f"#row-{order} td")).perform()
     marks = passing.run("return [...document.querySelectorAll('.picture .worst')].map(e => [e.hidden, e.style.left])")
     assert [hidden for hidden, _ in marks] == [False, True]
@@ -684,21 +710,26 @@ def assert_drawn(pixels: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "graph", "position", "worst", "words"),
+    ("path", "graph", "worst", "words"),
     [
-        ("log_mel", "features", None, [12, 609], "frame 609 (6.09 s), mel channel 12"),
-        ("encoder.conv1", "encoder", None, [0, 313, 145], "frame 313 (3.13 s), channel 145"),
-        ("encoder.conv2", "encoder", None, [0, 313, 145], "frame 313 (6.26 s), channel 145"),
-        ("encoder.ln_post", "encoder", None, [0, 1499, 0], "frame 1499 (29.98 s), channel 0"),
-        ("decoder.blocks.0.cross_attn.key", "prompt", None, [0, 50, 3], "frame 50 (1.00 s), channel 3"),
-        ("decoder.blocks.0.cross_attn.query", "prompt", None, [0, 12, 7], "token 12, channel 7"),
-        ("decoder.blocks.0.attn.key", "step", 224, [0, 0, 7], "token 224, channel 7"),
-        ("decoder.logits", "prompt", None, [0, 11, 2541], "token 11, logit 2541"),
-        ("decoder.logits", "step", None, [0, 10, 2541], "step 10, logit 2541"),
+        ("log_mel", "features", [12, 609], "frame 609 (6.09 s), mel channel 12"),
+        ("encoder.conv1.gelu", "encoder", [0, 313, 145], "frame 313 (3.13 s), channel 145"),
+        ("encoder.positional_embedding", "encoder", [0, 313, 145], "frame 313 (6.26 s), channel 145"),
+        ("encoder.ln_post", "encoder", [0, 1499, 0], "frame 1499 (29.98 s), channel 0"),
+        ("decoder.blocks.0.cross_attn.key", "audio", [0, 50, 3], "frame 50 (1.00 s), channel 3"),
+        ("decoder.blocks.0.cross_attn.query", "extend", [0, 12, 7], "token 12, channel 7"),
+        ("decoder.blocks.0.attn.key", "step", [0, 224, 7], "token 224, channel 7"),
+        ("decoder.logits", "extend", [0, 11, 2541], "token 11, logit 2541"),
     ],
 )
-def test_worst_positions_in_words(path, graph, position, worst, words):
-    assert worst_words({"path": path, "graph": graph, "position": position, "worst": worst}) == words
+def test_worst_positions_in_words(path, graph, worst, words):
+    assert worst_words({"path": path, "graph": graph, "worst": worst}) == words
+
+
+def test_kernels_in_words():
+    assert kernel_words({"kernel": "linear", "inside": []}) == "linear"
+    assert kernel_words({"kernel": "linear_add", "inside": ["a.out"]}) == "linear_add; a.out exists only inside"
+    assert kernel_words({"kernel": "step_block", "inside": ["a", "b"]}) == "step_block; a, b exist only inside"
 
 
 @pytest.mark.parametrize(
@@ -719,12 +750,7 @@ def test_fractions_of_a_limit_in_words(value, of_the_limit, room):
     assert (share(value), margin(value)) == (of_the_limit, room)
 
 
-def test_an_error_beside_its_limits():
-    limits = {"max_abs": 1e-4, "rel_rmse": None}
-    assert of_limit({"max_abs": 5e-5, "rel_rmse": 1.0, "tolerance": limits}) == pytest.approx(0.5)
-    assert of_limit({"max_abs": None, "rel_rmse": 1e-9, "tolerance": limits}) == math.inf
-    assert of_limit({"max_abs": 1e-9, "rel_rmse": 0, "tolerance": {"max_abs": 0, "rel_rmse": 0}}) == math.inf
-    assert of_limit({"max_abs": 0, "rel_rmse": 0, "tolerance": {"max_abs": 0, "rel_rmse": 0}}) == 0
+def test_figures_in_words():
     assert figure(None) == "not finite" and figure(3.14e-6) == "3.1e-6" and figure(0) == "0"
 
 

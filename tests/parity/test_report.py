@@ -42,7 +42,14 @@ ROW = Row(
     tolerance={"max_abs": 4e-5, "rel_rmse": 1e-6},
     passed=True,
 )
-PATHS = ["log_mel", "encoder.conv1.gelu", "encoder.blocks.0.attn_ln", "encoder.blocks.0.attn.query", "encoder.ln_post", "decoder.ln"]
+PATHS = [
+    "log_mel",
+    "encoder.conv1.gelu",
+    "encoder.blocks.0.attn_ln",
+    "encoder.blocks.0.attn.query",
+    "encoder.ln_post",
+    "decoder.ln",
+]
 TOKENS = TokenRow("a.wav", "free", 5, 5, None)
 
 
@@ -110,8 +117,10 @@ def test_the_explanation_names_the_layer_the_growth_and_the_inputs():
     rows = [row(path, fails=path in PATHS[3:]) for path in PATHS[1:]]
     said = report(*rows).explanation()
     assert said.startswith("encoder.blocks.0.attn.query (model.encoder.conv1) is the first that diverges from judge")
-    assert "in the tapped encoder on a.wav, computed by conv1d, which has encoder.conv1 inside: max-abs 1.00e-03 of the reference's largest value (limit 4.00e-05)" in said
-    assert "encoder.conv1.gelu 0.1, encoder.blocks.0.attn_ln 0.1, encoder.blocks.0.attn.query 25, encoder.ln_post 25" in said
+    assert "in the tapped encoder on a.wav, computed by conv1d, which has encoder.conv1 inside: max-abs 1.0" in said
+    assert "max-abs 1.00e-03 of the reference's largest value (limit 4.00e-05)" in said
+    along = "encoder.conv1.gelu 0.1, encoder.blocks.0.attn_ln 0.1, encoder.blocks.0.attn.query 25, encoder.ln_post 25"
+    assert along in said
     assert said.endswith("Its inputs were good.")
 
 
