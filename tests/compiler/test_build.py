@@ -54,6 +54,21 @@ def test_the_key_follows_every_byte_of_the_source():
     assert Source(SOURCE.model_py, dict(reversed(SOURCE.kernels.items()))).key(target) == SOURCE.key(target)
 
 
+def test_a_graph_is_compiled_from_what_it_reaches_and_kept_under_the_key_of_that(compiler):
+    model = b"def one(): return 'step'\n\n\ndef two(): return 'tile'\n\n\nBUILDERS = {'one': one, 'two': two}\n"
+    kernels = {f"{name}.mojo": f'@extensibility.register("{name}")\n'.encode() for name in ("step", "tile")}
+    first = Source(model, kernels)
+    changed = Source(model.replace(b"'tile'", b"'tile', 2"), {**kernels, "tile.mojo": kernels["tile.mojo"] * 2})
+    for source in (first, changed):
+        build.compile_tapped(source, {"one": (), "two": ()}, resolve("native"), lambda message: None)
+    given = [(command[6], set(written)) for command, _, written in compiler]
+    assert sorted(given) == [("one", {"model.py", "step.mojo"}), *[("two", {"model.py", "tile.mojo"})] * 2]
+    assert {entry.key for entry in build.GraphCache().entries()} == {
+        first.reached("one").key(resolve("native")),
+        *(source.reached("two").key(resolve("native")) for source in (first, changed)),
+    }
+
+
 def test_source_is_read_once_out_of_held_files(tmp_path):
     (tmp_path / "copy").mkdir()
     SOURCE.write(tmp_path / "copy")

@@ -1,5 +1,7 @@
-"""Graphs of custom ops alone, compiled once per test run."""
+"""Graphs of custom ops alone."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,14 @@ import pytest
 from longhand import EPS, packed
 from max.driver import Buffer
 from max.dtype import DType
-from max.graph import DeviceRef, Graph, TensorType, TensorValue, ops
+from max.graph import DeviceRef, Graph, KernelLibrary, TensorType, ops
 
 import whisper2max.kernels
+from whisper2max.build.cache import GraphCache
+from whisper2max.build.compiler import Source
+from whisper2max.build.reached import kernels_of
+from whisper2max.build.target import resolve
+from whisper2max.runtime.graphs import load_graph
 from whisper2max.runtime.threads import shared_session
 from whisper2max.runtime.weights import registry
 
@@ -18,25 +25,51 @@ CPU = DeviceRef.CPU()
 STATE, VOCAB, CONTEXT = 64, 70, 12
 
 
-def kernel(name: str, values: list, result: TensorType, in_place: bool = False, **parameters) -> TensorValue:
-    """Call a kernel of whisper2max in the running graph."""
+def kernel(name: str, values: list, *results: TensorType, in_place: bool = False, **parameters):
+    """Call a kernel of whisper2max in the running graph; its result, or a list where it has another number of them."""
     call = ops.inplace_custom if in_place else ops.custom
-    (y,) = call(f"whisper2max.{name}", device=CPU, values=values, out_types=[result], parameters=parameters)
-    return y.tensor
+    outputs = call(f"whisper2max.{name}", device=CPU, values=values, out_types=results, parameters=parameters)
+    return outputs[0].tensor if len(results) == 1 else [each.tensor for each in outputs]
+
+
+def drawn(name: str, input_types: list, build: Callable, **kernels) -> Graph:
+    """The graph of these inputs whose outputs `build(kernel, *inputs)` gives."""
+    with Graph(name, input_types=input_types, **kernels) as graph:
+        values = [
+            value.tensor if isinstance(kind, TensorType) else value.buffer
+            for value, kind in zip(graph.inputs, input_types, strict=True)
+        ]
+        graph.output(*build(kernel, *values))
+    return graph
 
 
 @pytest.fixture(scope="session")
-def compile_graph():
-    """Compile the graph of these inputs whose outputs `build(kernel, *inputs)` gives."""
+def compile_graph(tmp_path_factory):
+    """Compile the graph of these inputs whose outputs `build(kernel, *inputs)` gives; the user's cache keeps it.
+
+    Its key is that of a source whose text is the graph as MAX prints it, with the kernels that the graph calls; these
+    alone are there when it is compiled.
+    """
+    library = KernelLibrary()
+    library.load_paths([KERNELS])
+    files = {path.name: path.read_bytes() for path in KERNELS.glob("*.mojo")}
+    cache, target = GraphCache(), resolve("native")
 
     def compile_(name, input_types, build):
-        with Graph(name, input_types=input_types, custom_extensions=[KERNELS]) as graph:
-            values = [
-                value.tensor if isinstance(kind, TensorType) else value.buffer
-                for value, kind in zip(graph.inputs, input_types, strict=True)
-            ]
-            graph.output(*build(kernel, *values))
-        return shared_session().load(graph)
+        text = str(drawn(name, input_types, build, kernel_library=library))
+        text = re.sub(r"_kernel_library_paths = \[.*?\]", "", text)
+        source = Source(text.encode(), kernels_of(files, re.findall(r'symbol = "([^"]+)"', text)))
+        key = source.key(target)
+        with cache.lock(f"{key}-{name}"):
+            kept = cache.get(key, name)
+            if kept is None:
+                folder = tmp_path_factory.mktemp(name)
+                source.write(folder)
+                graph = drawn(name, input_types, build, custom_extensions=[folder / "kernels"])
+                mef = folder / f"{name}.mef"
+                shared_session().compile(graph).export_mef(mef)
+                kept = cache.put(key, name, mef, {"target": target.name})
+        return load_graph(shared_session(), kept, {})
 
     return compile_
 

@@ -66,7 +66,7 @@ def cache(small_artifact, tmp_path_factory) -> Path:
     source, target, shared, own = Source.of(small_artifact.files), resolve("native"), GraphCache(), GraphCache(root)
     wanted = [(name, ()) for name in GRAPHS if name != "features"]
     for name, taps in [*wanted, *graph_taps(small_artifact.spec).items()]:
-        key = source.key(target, taps)
+        key = source.reached(name).key(target, taps)
         own.put(key, name, shared.get(key, name).path, {})
     return root
 

@@ -265,11 +265,12 @@ def test_convert_out_of_a_checkpoint_that_changes(module, tmp_path, after, proof
 def cached(small_artifact, tmp_path, monkeypatch):
     """Features as the one graph, in a cache of its own: source, target, an empty directory, and the graph's entry."""
     source, target = Source.of(small_artifact.files), resolve("native")
-    kept = GraphCache().get(source.key(target), "features")
+    key = source.reached("features").key(target)
+    kept = GraphCache().get(key, "features")
     monkeypatch.setenv("WHISPER2MAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("whisper2max.build.compiler.GRAPHS", ("features",))
     (tmp_path / "made").mkdir()
-    return source, target, tmp_path / "made", GraphCache().put(source.key(target), "features", kept.path, {}).path
+    return source, target, tmp_path / "made", GraphCache().put(key, "features", kept.path, {}).path
 
 
 def test_a_cached_graph_that_changes_in_place_is_refused(cached, after):

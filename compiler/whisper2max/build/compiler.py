@@ -1,8 +1,8 @@
 """model.py + Mojo kernels -> one MEF per graph, kept in the user's cache.
 
-A MEF holds machine code and no weights. Its key is a hash of the generated source, the kernels, the
-target and the versions of MAX and Mojo, so a second checkpoint of the same dimensions and dtype
-compiles nothing.
+A MEF holds machine code and no weights. Its key is a hash of the generated source and the kernels that the graph
+reaches (`reached`), of the target and of the versions of MAX and Mojo, so a second checkpoint of the same dimensions
+and dtype compiles nothing, and a change of one kernel compiles the graphs that use it.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from pathlib import Path
 import whisper2max.kernels
 from whisper2max.artifact.manifest import GRAPHS
 from whisper2max.build.cache import GraphCache
+from whisper2max.build.reached import reached
 from whisper2max.build.target import Target
 from whisper2max.core.errors import BuildError
 from whisper2max.core.held import HeldFile
@@ -61,6 +62,10 @@ class Source:
         """Generated source with the kernels of this package."""
         return cls(model_py.encode("utf-8"), {path.name: path.read_bytes() for path in sorted(KERNELS.glob("*.mojo"))})
 
+    def reached(self, graph: str) -> "Source":
+        """What this graph alone is made of, which is all that its compiler is given."""
+        return Source(*reached(self.model_py, self.kernels, graph))
+
     def files(self) -> dict[str, bytes]:
         """Content by name relative to an artifact."""
         return {"model.py": self.model_py, **{f"kernels/{name}": content for name, content in self.kernels.items()}}
@@ -72,7 +77,7 @@ class Source:
             (directory / name).write_bytes(content)
 
     def key(self, target: Target, taps: Sequence[str] = ()) -> str:
-        """sha256 of everything that decides what the compiled graphs compute and need."""
+        """sha256 of everything that decides what a graph compiled from this source computes and needs."""
         inputs = {
             "source": hashlib.sha256(self.model_py).hexdigest(),
             "kernels": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(self.kernels.items())},
@@ -156,6 +161,7 @@ def _compiled(
     source: Source, name: str, taps: Sequence[str], target: Target, say: Callable[[str], None]
 ) -> HeldFile:
     """One compiled graph in the cache, compiled now if it is not there."""
+    source = source.reached(name)
     key = source.key(target, taps)
     label = f"graph {name} with its values tapped" if taps else f"graph {name}"
     label += f" for {target.name}" if target.compiler_cpu else ""
