@@ -68,12 +68,16 @@ def test_a_kept_reference_replays_without_torch(kept):
 def test_replay_judges_the_shipped_graphs(kept):
     report, inputs = replay_artifact(kept.path, say)
     assert report.passed and report.tokens
-    assert [(row.graph, row.path) for row in report.rows] == [
-        ("features", "log_mel"),
-        ("encoder", "encoder.ln_post"),
-        ("prompt", "decoder.logits"),
-        ("step", "decoder.logits"),
+    extended = [f"extend of 3 rows on shared prefixes, row {n} at {p}" for n, p in enumerate((224, 4, 0))]
+    steps = ["step of 1 row at 4", "step of 1 row at 224", "step of 1 row at 447"]
+    reordered = [f"step of 3 rows, reordered, row {n} at {p}" for n, p in enumerate((447, 224, 447))]
+    decoded = ["extend of 1 row at 0", *extended, *steps, "step of 1 row, token by token at 3", *reordered]
+    assert [(row.path, row.place.words) for row in report.rows] == [
+        ("log_mel", "features"),
+        ("encoder.ln_post", "encoder"),
+        *(("decoder.logits", words) for words in decoded),
     ]
+    assert {row.build for row in report.rows} == {"shipped"}
     assert [(name, mel.shape) for name, mel in inputs] == [("speech.flac", (80, 3000))]
 
 
@@ -81,7 +85,9 @@ def test_replay_judges_the_shipped_graphs(kept):
 def test_replay_names_the_first_value_that_moved(copy, name):
     report, _ = replay_artifact(copy(name, 3, 0.5).path, say)
     assert not report.passed
-    assert report.first_divergent.path == name.removesuffix(".bias")
+    path = name.removesuffix(".bias").replace(".out", ".residual")
+    assert report.first_divergent.path == path and report.first_divergent.build == "tapped"
+    assert not any(each.different for each in report.found.same_bits) and report.found.same_bits
 
 
 def test_replay_finds_an_error_in_frames_that_were_not_kept(copy):
@@ -133,4 +139,4 @@ def test_other_random_weights_are_another_network(kept, tmp_path):
     other = transformers_module(VARIANTS["multilingual_80_mels"], seed=4)
     artifact = whisper2max.convert(module=other, output=tmp_path / "other")
     report = compare_with(artifact.path, kept.path, load_inputs([]), say)
-    assert report.first_divergent.path == "encoder.conv1"
+    assert report.first_divergent.path == "encoder.conv1.gelu"

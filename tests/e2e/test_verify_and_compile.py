@@ -16,6 +16,8 @@ from whisper2max.artifact.artifact import UnverifiedArtifactWarning, open_artifa
 from whisper2max.artifact.manifest import write_manifest
 from whisper2max.build.rebuild import rebuild
 from whisper2max.core.errors import ParityError, SpecError, UsageError
+from whisper2max.graph import passes
+from whisper2max.graph.ir import DTYPES
 from whisper2max.graph.walker import walk
 
 COMMAND = str(Path(sys.executable).with_name("whisper2max"))
@@ -50,6 +52,9 @@ def test_compile_marks_unverified_until_verify_passes(artifact, checkpoint):
     assert json.loads(verified.file("parity.json").read(1 << 24))["passed"]
 
 
+BLOCK = "decoder.blocks.1"
+
+
 def reseal(artifact, name, change):
     """Change one stored weight and write hashes that agree with it."""
     path = artifact.path / "weights.safetensors"
@@ -68,27 +73,54 @@ def test_verify_names_layer_and_tensor_of_a_changed_and_resealed_weight(artifact
     reseal(artifact, "decoder.blocks.1.mlp.0.weight", change)
     report = whisper2max.verify(artifact.path, checkpoint=checkpoint, report_to=tmp_path / "report")
     assert not report.passed
-    assert report.first_divergent.path == "decoder.blocks.1.mlp.0"
-    assert report.first_divergent.source_path == "model.decoder.layers.1.fc1"
+    row = report.first_divergent
+    assert (row.path, row.kernel, row.inside) == (f"{BLOCK}.mlp.1", "linear", (f"{BLOCK}.mlp.0",))
+    assert row.source_path == "model.decoder.layers.1.activation_fn"
     assert [each.name for each in report.weights.different] == ["decoder.blocks.1.mlp.0.weight"]
     said = report.explanation()
-    assert "Its inputs were good" in said and "decoder.blocks.1.mlp_ln 0." in said
+    assert "Its inputs were good" in said and f"{BLOCK}.mlp_ln 0." in said
+    assert f"computed by linear, which has {BLOCK}.mlp.0 inside" in said
     assert json.loads((tmp_path / "report" / "parity.json").read_text())["explanation"] == said
     assert "decoder.blocks.1.mlp.0" in (tmp_path / "report" / "parity.html").read_text()
 
 
 def test_the_audit_finds_what_no_recording_reaches(artifact, checkpoint):
-    place = (1250, 3, 0, 0)  # token 40,000: panel 1250, column 0
-
     def change(weight):
+        place = 1250, 3, 0, 0  # token 40,000: panel 1250, column 0
         weight[place] = np.nextafter(weight[place], np.float32(1))
 
     reseal(artifact, "decoder.token_embedding.weight", change)
     report = whisper2max.verify(artifact.path, checkpoint=checkpoint)
     assert report.first_divergent is None and not report.passed
     (difference,) = report.weights.different
-    assert (difference.name, difference.index) == ("decoder.token_embedding.weight", place)
+    assert (difference.name, difference.index) == ("decoder.token_embedding.weight", (40_000, 3))
     assert "weights.safetensors is not the checkpoint: decoder.token_embedding.weight" in report.explanation()
+
+
+NEARLY = {"float32": 1 + 2.0**-20, "bfloat16": 1 + 2.0**-7, "int8": 1 + 2.0**-7}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_packer_that_swaps_two_rows_is_caught_and_the_tensor_named(tmp_path, monkeypatch, dtype):
+    """Two tokens that no recording reaches, and whose rows are nearly the same: no value of the network shows it."""
+    module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+    with torch.no_grad():
+        rows = module.model.decoder.embed_tokens.weight
+        rows[41_777] = rows[40_001] * NEARLY[dtype]
+    pack_embedding = passes.PASSES[dtype][-1]
+
+    def pack_swapped(spec, tensors):
+        table = tensors["decoder.token_embedding.weight"].clone()
+        table[[40_001, 41_777]] = table[[41_777, 40_001]]
+        return pack_embedding(spec, {**tensors, "decoder.token_embedding.weight": table})
+
+    monkeypatch.setitem(passes.PASSES, dtype, (*passes.PASSES[dtype][:-1], pack_swapped))
+    with pytest.raises(ParityError, match=r"weights.safetensors is not the checkpoint: decoder.token_embedding.weight"):
+        whisper2max.convert(module=module, dtype=dtype, output=tmp_path / "artifact")
+    report = json.loads((tmp_path / "artifact.failed" / "parity.json").read_text())
+    first = report["weights"]["different"][0]
+    assert (first["name"], first["index"][0]) == ("decoder.token_embedding.weight", 40_001)
+    assert report["first_divergent"] is None
 
 
 def test_verify_exits_1_and_says_why(artifact, checkpoint):
@@ -99,7 +131,9 @@ def test_verify_exits_1_and_says_why(artifact, checkpoint):
     command = [COMMAND, "verify", str(artifact.path), "--checkpoint", str(checkpoint)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "encoder.blocks.0.attn.out (model.encoder.layers.0.self_attn.out_proj) is the first" in result.stderr
+    said = " ".join(result.stderr.split())
+    assert "encoder.blocks.0.attn.residual is the first that diverges" in said
+    assert "computed by linear_add, which has encoder.blocks.0.attn.out inside" in said
     assert "FAILED" in result.stderr and "Traceback" not in result.stderr
 
 
@@ -139,10 +173,11 @@ def test_isolated_blocks_put_the_blame_where_it_belongs(artifact, checkpoint):
     assert whisper2max.verify(artifact.path, checkpoint=checkpoint, isolated=True).passed
     reseal(artifact, "encoder.blocks.0.mlp.2.bias", change)
     report = whisper2max.verify(artifact.path, checkpoint=checkpoint, isolated=True)
-    assert report.first_divergent.path == "encoder.blocks.0.mlp.2"
+    assert report.first_divergent.path == "encoder.blocks.0"
+    assert report.first_divergent.inside == ("encoder.blocks.0.mlp.2",)
     assert {row.path for row in report.rows if row.build == "tapped" and not row.passed} > {"encoder.blocks.1.attn_ln"}
     blamed = {row.path for row in report.rows if row.build == "isolated" and not row.passed}
-    assert blamed == {"encoder.blocks.0.mlp.2", "encoder.blocks.0"}
+    assert blamed == {"encoder.blocks.0"}
 
 
 def test_verify_needs_a_checkpoint_that_can_be_found(artifact):

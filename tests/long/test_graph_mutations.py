@@ -1,8 +1,9 @@
-"""Wrong programs: every mutation of the generated graph or of a kernel is caught, and its first row is named."""
+"""Wrong programs that ship: every mutation of generated graph or kernel is caught, and its first row named."""
 
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 from small_models import VARIANTS, transformers_module
@@ -16,71 +17,136 @@ from whisper2max.conversion import versions
 from whisper2max.core.errors import ArtifactError
 from whisper2max.core.held import HeldFiles
 from whisper2max.graph.walker import walk
-from whisper2max.parity import tapped
+from whisper2max.parity import graphs
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.proof import prove
+from whisper2max.parity.report import ParityReport
 from whisper2max.parity.taps import graph_taps
 
-# name: (graph, file, text, replacement, first row that must be named)
+ATTENTION_TO_TOKENS = "decoder.blocks.0.attn.qkv_attention"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A graph, what is changed in its sources, and the first row that must be named, with words of its place."""
+
+    graph: str
+    file: str
+    text: str
+    replacement: str
+    path: str
+    place: str
+
+
 MUTATIONS = {
-    "two layers swapped": (
+    "two layers swapped": Mutation(
         "encoder",
         "model.py",
         'x = encoder_block(x, f"encoder.blocks.{layer}")',
         'x = encoder_block(x, f"encoder.blocks.{N_AUDIO_LAYER - 1 - layer}")',
         "encoder.blocks.0.attn_ln",
+        "encoder",
     ),
-    "a dropped scale": (
+    "a dropped scale": Mutation(
         "encoder",
         "kernels/attention.mojo",
         "comptime scale = Float32(LOG2_E * Float64(head_dim) ** -0.5)",
         "comptime scale = Float32(LOG2_E)",
         "encoder.blocks.0.attn.qkv_attention",
+        "encoder",
     ),
-    "a global wrong epsilon": (
+    "a global wrong epsilon": Mutation(
         "encoder",
         "model.py",
         "ops.constant([eps], DType.float32, CPU)",
         "ops.constant([10 * eps], DType.float32, CPU)",
         "encoder.blocks.0.attn_ln",
+        "encoder",
     ),
-    "tanh instead of erf": (
+    "tanh instead of erf": Mutation(
         "encoder",
         "model.py",
-        'ops.gelu(h, "none")',
-        'ops.gelu(h, "tanh")',
+        'linear(x, f"{name}.0", n_state, 4 * n_state, activation="gelu")',
+        'linear(x, f"{name}.0", n_state, 4 * n_state, activation="gelu_tanh")',
         "encoder.blocks.0.mlp.1",
+        "encoder",
     ),
-    "the stem one frame late": (
+    "the stem one frame late": Mutation(
         "encoder",
         "kernels/conv1d.mojo",
         "t -= padding",
         "t -= padding + 1",
-        "encoder.conv1",
+        "encoder.conv1.gelu",
+        "encoder",
     ),
-    "no causal mask": (
-        "prompt",
+    "audio stored in another layer": Mutation(
+        "audio",
+        "kernels/audio_pool.mojo",
+        "places.append((audio * layers + layer) * heads)",
+        "places.append((audio * layers + layers - 1 - layer) * heads)",
+        "decoder.blocks.0.cross_attn.qkv_attention",
+        "extend of 1 row",
+    ),
+    "no causal mask": Mutation(
+        "extend",
         "kernels/cached_attention.mojo",
         "            position + t + 1,",
         "            position + cache.length,",
-        "decoder.blocks.0.attn.qkv_attention",
+        ATTENTION_TO_TOKENS,
+        "extend of 1 row",
     ),
-    "the cache written one position late": (
-        "step",
-        "kernels/cached_attention.mojo",
-        "var cached = prefix + (position + t) * cache.state",
-        "var cached = prefix + min(position + t + 1, cache.context - 1) * cache.state",
-        "decoder.blocks.0.attn.qkv_attention",
-    ),
-    "a bias of K": (
-        "prompt",
+    "a bias of K": Mutation(
+        "extend",
         "model.py",
         'f"{name}.key", N_TEXT_STATE, N_TEXT_STATE, bias=False)\n    value',
         'f"{name}.key", N_TEXT_STATE, N_TEXT_STATE, bias=False)\n'
         '    key = tap(f"{name}.key", key + 0.01)\n    value',
         "decoder.blocks.0.attn.key",
+        "extend of 1 row",
+    ),
+    "the cache written one position late": Mutation(
+        "step",
+        "kernels/cached_attention.mojo",
+        "unsafe_load(), position + t) + column",
+        "unsafe_load(), min(position + t + 1, cache.context - 1)) + column",
+        ATTENTION_TO_TOKENS,
+        "step of 1 row at 4",
+    ),
+    "the fused step alone": Mutation(
+        "step",
+        "kernels/step.mojo",
+        "packed.take_normalised(x, self.norm, self.query.words)\n\n        def some_queries",
+        "packed.take(x, self.query.words)\n\n        def some_queries",
+        "decoder.blocks.0.cross_attn.query",
+        "step of 1 row at 4",
+    ),
+    "a step past position 200": Mutation(
+        "step",
+        "kernels/cached_attention.mojo",
+        "            position + t + 1,",
+        "            min(position + t + 1, 200),",
+        ATTENTION_TO_TOKENS,
+        "step of 1 row at 224",
+    ),
+    "a reordered row that looks into the slots of another": Mutation(
+        "step",
+        "kernels/cached_attention.mojo",
+        "return self.slots.unsafe_offset(row * self.context)",
+        "return self.slots",
+        ATTENTION_TO_TOKENS,
+        "step of 3 rows, reordered, row 1 at 224",
     ),
 }
+
+# One for encoder and extend, and what only the shipped step shows; the others take minutes of compilation.
+FEW = (
+    "two layers swapped",
+    "no causal mask",
+    "the fused step alone",
+    "a step past position 200",
+    "a reordered row that looks into the slots of another",
+)
+CASES = [pytest.param(mutation, marks=() if mutation in FEW else pytest.mark.exhaustive) for mutation in MUTATIONS]
 
 
 @pytest.fixture(scope="module")
@@ -93,50 +159,71 @@ def artifact(module, tmp_path_factory):
     return whisper2max.convert(module=module, output=tmp_path_factory.mktemp("small") / "artifact")
 
 
-# One for every graph; the others take a minute of compilation each.
-FEW = ("two layers swapped", "no causal mask", "the cache written one position late")
-CASES = [
-    pytest.param(mutation, marks=() if mutation in FEW else pytest.mark.exhaustive) for mutation in MUTATIONS
-]
-
-
 @pytest.fixture(scope="module")
 def mutated(request, artifact, tmp_path_factory):
-    """A directory for every mutation that is asked for, its graph compiled, as many at a time as there are cores."""
-    asked = {item.callspec.params["mutation"] for item in request.session.items if item.module is request.module}
-    directories = {}
-    for mutation in asked:
-        _, file, text, replacement, _ = MUTATIONS[mutation]
-        directory = directories[mutation] = tmp_path_factory.mktemp("mutated") / "artifact"
-        shutil.copytree(artifact.path, directory)
-        source = (directory / file).read_text()
-        assert source.count(text) == 1, mutation
-        (directory / file).write_text(source.replace(text, replacement))
+    """For every mutation that is asked for: a directory that ships it, and the graph with its values as outputs."""
+    asked = {item.callspec.params.get("mutation") for item in request.session.items if item.module is request.module}
     paths = graph_taps(artifact.spec)
 
-    def compile_one(mutation):
-        graph = MUTATIONS[mutation][0]
-        directory = directories[mutation]
-        source = Source.of(HeldFiles(directory, scan(directory)[0], ArtifactError))
-        return compile_tapped(source, {graph: paths[graph]}, resolve("native"), print)[graph]
+    def make(mutation: str):
+        change = MUTATIONS[mutation]
+        directory = tmp_path_factory.mktemp("mutated") / "artifact"
+        shutil.copytree(artifact.path, directory)
+        source = (directory / change.file).read_text()
+        assert source.count(change.text) == 1, mutation
+        (directory / change.file).write_text(source.replace(change.text, change.replacement))
+        changed = Source.of(HeldFiles(directory, scan(directory)[0], ArtifactError))
+        shipped, tapped = (
+            compile_tapped(changed, {change.graph: taps}, resolve("native"), print)[change.graph]
+            for taps in ((), paths[change.graph])
+        )
+        (directory / f"{change.graph}.mef").unlink()
+        shipped.copy_to(directory / f"{change.graph}.mef")
+        return HeldFiles(directory, scan(directory)[0], ArtifactError), tapped
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return dict(zip(directories, pool.map(compile_one, directories), strict=True))
+        return dict(zip(sorted(asked), pool.map(make, sorted(asked)), strict=True))
+
+
+@pytest.fixture
+def judged(artifact, module, mutated, monkeypatch):
+    """Compares what is shipped under a mutation with the module, and values that are computed under it or not."""
+
+    def judge(mutation: str, values_mutated: bool = True) -> ParityReport:
+        files, tapped = mutated[mutation]
+
+        def compile_these(source, *arguments):
+            compiled = compile_tapped(Source.of(artifact.files), *arguments)
+            return {**compiled, MUTATIONS[mutation].graph: tapped} if values_mutated else compiled
+
+        monkeypatch.setattr(graphs, "compile_tapped", compile_these)
+        source = from_module(module)
+        walked = walk(source.module, source.dims)
+        report = prove(files, source, walked, "float32", resolve("native"), load_inputs([]), versions(), print)
+        print(f"{mutation}: {report.explanation()}")
+        return report
+
+    return judge
 
 
 @pytest.mark.parametrize("mutation", CASES)
-def test_a_wrong_program_is_caught_and_its_first_row_named(artifact, module, mutated, monkeypatch, mutation):
-    graph, *_, expected = MUTATIONS[mutation]
-
-    def one_mutated(*arguments):
-        return {**compile_tapped(*arguments), graph: mutated[mutation]}
-
-    monkeypatch.setattr(tapped, "compile_tapped", one_mutated)
-    source = from_module(module)
-    walked = walk(source.module, source.dims)
-    report = prove(artifact.files, source, walked, "float32", resolve("native"), load_inputs([]), versions(), print)
+def test_a_wrong_program_is_caught_and_its_first_row_named(judged, mutation):
+    report, change = judged(mutation), MUTATIONS[mutation]
     assert not report.passed
-    print(f"{mutation}: {report.explanation()}")
-    assert report.first_divergent.path == expected
+    row = report.first_divergent
+    assert (row.path, row.build) == (change.path, "tapped")
+    assert change.place in row.place.words
     # rounding comes to less than half of a limit; tanh for erf is the mildest, six limits in a network this small
-    assert report.first_divergent.of_limit > 4
+    assert row.of_limit > 4
+    assert not any(each.different for each in report.found.same_bits), "what ships is what was compared"
+    assert not report.weights.different
+
+
+@pytest.mark.parametrize("mutation", ["a step past position 200"])
+def test_a_wrong_program_that_ships_beside_right_values_is_another_program(judged, mutation):
+    report = judged(mutation, values_mutated=False)
+    row = report.first_divergent
+    assert (row.path, row.build) == ("decoder.logits", "shipped") and row.place.words == "step of 1 row at 224"
+    other = [each.place for each in report.found.same_bits if each.different]
+    assert other[0] == "step of 1 row at 224" and not any("at 4" in place.split() for place in other)
+    assert "The shipped step of 1 row at 224 is not the graph whose values were compared" in report.explanation()
