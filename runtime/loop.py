@@ -114,10 +114,13 @@ class Decoder:
         )
         first = np.zeros((n_rows, 1), np.int64)
         logits = self._session.extend(np.full_like(first, special.sot), rows, first)
-        logits = logits[:, 0, list(special.languages.values())]
-        probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        probabilities /= probabilities.sum(axis=-1, keepdims=True)
-        return [dict(zip(special.languages, row, strict=True)) for row in probabilities.tolist()]
+        found = []
+        for (at_sot,) in logits:
+            scores = at_sot[list(special.languages.values())]
+            probabilities = np.exp(scores - scores.max())
+            probabilities /= probabilities.sum()
+            found.append(dict(zip(special.languages, probabilities.tolist(), strict=True)))
+        return found
 
     def run(self, windows: Windows[W]) -> Iterator[tuple[W, DecodingResult]]:
         """Every window with its result, as they end; the next ones enter after their results were taken.

@@ -54,7 +54,6 @@ def transcribe(
         at_once = max(1, min(options.batch_size, len(cuts)))
         cutter = AtPauses(heard, cuts, prompt, at_once)
     first, probabilities = cutter.first(), None
-    detected = language is None and first is not None
     # the language may be listened for twice, while what is decoded first is kept
     decoder = Decoder(engine, tokenizer, at_once, audios=2 if language is None else 1)
     if language is None and first is not None:

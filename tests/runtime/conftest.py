@@ -13,6 +13,7 @@ from whisper.model import Whisper
 
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.runtime.features import log_mel_powers
+from whisper2max.runtime.protocol import Rows
 from whisper2max.runtime.tokens import Tokenizer
 
 AUDIO = Path(os.environ.get("WHISPER2MAX_AUDIO") or Path(__file__).parents[3] / "shared" / "audio")
@@ -30,66 +31,84 @@ def torch_for_small_models(request):
 
 
 class TorchEngine:
-    """The interface of the runtime's engine over openai-whisper's module, one row at a time.
+    """The runtime's engine over openai-whisper's module, one row at a time.
 
-    So a row of a batch gives bit for bit what openai-whisper gives for it alone.
+    So a row among others gives bit for bit what openai-whisper gives for it alone.
+
+    Attributes:
+        n_heard: windows encoded so far.
+        n_sessions: sessions opened so far.
     """
 
     def __init__(self, model: Whisper):
         self.model = model
         self.dims = ModelDimensions(**vars(model.dims))
-        self.n_encoded = 0
+        self.n_heard = self.n_sessions = 0
 
-    def log_mel_powers(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
+    def features(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
         return log_mel_powers(samples, self.dims.n_mels, padding)
 
-    @torch.no_grad()
-    def encode(self, mel: np.ndarray) -> torch.Tensor:
-        assert mel.dtype == np.float32 and mel.shape[1:] == (self.dims.n_mels, self.dims.n_frames)
-        self.n_encoded += len(mel)
-        return torch.cat([self.model.encoder(torch.from_numpy(row)[None]) for row in mel])
-
-    def to_numpy(self, states: torch.Tensor) -> np.ndarray:
-        return states.numpy()
-
-    def to_states(self, states: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(states)
-
-    @torch.no_grad()
-    def prompt(self, states: torch.Tensor, tokens: np.ndarray, picked: np.ndarray):
-        assert tokens.dtype == picked.dtype == np.int64 and len(states) == len(tokens) == len(picked)
-        session = _Session(self.model, states)
-        logits = [session.run(row, tokens[row], 0) for row in range(len(tokens))]
-        rows = [row_logits[row_picked] for row_logits, row_picked in zip(logits, picked, strict=True)]
-        return torch.stack(rows).numpy(), session
+    def session(self, slots: int, audios: int) -> "TorchSession":
+        self.n_sessions += 1
+        return TorchSession(self, slots, audios)
 
 
-class _Session:
-    def __init__(self, model: Whisper, states: torch.Tensor):
-        self.model, self.states = model, states
-        self.caches = [{} for _ in states]
-        blocks = model.decoder.blocks
-        self.self_attention = [linear for block in blocks for linear in (block.attn.key, block.attn.value)]
+class TorchSession:
+    """Caches by slot and position. What was never stored is not a number, so whoever reads it gets no logits."""
+
+    def __init__(self, engine: TorchEngine, slots: int, audios: int):
+        dims, blocks = engine.dims, engine.model.decoder.blocks
+        self.engine = engine
+        self.audios: list[tuple | None] = [None] * audios
+        # self-attention comes first: openai-whisper takes the first entry of a cache for the number of past positions
+        self.linears = [linear for block in blocks for linear in (block.attn.key, block.attn.value)]
+        self.cross_linears = [linear for block in blocks for linear in (block.cross_attn.key, block.cross_attn.value)]
+        self.caches = torch.full((len(self.linears), slots, dims.n_text_ctx, dims.n_text_state), torch.nan)
 
     @torch.no_grad()
-    def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        assert tokens.dtype == positions.dtype == np.int64 and positions.max() < self.model.dims.n_text_ctx
-        rows = [self.run(row, tokens[row : row + 1], positions[row])[-1] for row in range(len(tokens))]
-        return torch.stack(rows).numpy()
+    def hear(self, mel: np.ndarray, audio: int) -> None:
+        dims = self.engine.dims
+        assert mel.dtype == np.float32 and mel.shape == (dims.n_mels, dims.n_frames)
+        self.engine.n_heard += 1
+        states = self.engine.model.encoder(torch.from_numpy(mel)[None])
+        self.audios[audio] = states, [linear(states) for linear in self.cross_linears]
 
-    def run(self, row: int, tokens: np.ndarray, position: int) -> torch.Tensor:
-        cache = self.caches[row]
-        for linear in self.self_attention:
-            if linear in cache:
-                assert cache[linear].shape[1] >= position, "a position was left out"
-                cache[linear] = cache[linear][:, :position]
-        cache, hooks = self.model.install_kv_cache_hooks(cache)
+    def extend(self, tokens: np.ndarray, rows: Rows, picked: np.ndarray) -> np.ndarray:
+        assert tokens.dtype == picked.dtype == np.int64 and len(tokens) == len(picked) == len(rows.positions)
+        logits = []
+        for row, (position, wanted) in enumerate(zip(rows.positions.tolist(), picked, strict=True)):
+            first, length = position, wanted.max() + 1
+            assert position + tokens.shape[1] <= self.engine.dims.n_text_ctx
+            # openai-whisper masks what comes later only where nothing came before
+            ends = [length] if position == 0 else range(1, length + 1)
+            parts = []
+            for end in ends:
+                parts.append(self._run(tokens[row, first - position : end], first, rows.slots[row], rows.audios[row]))
+                first = position + end
+            padded = np.arange(position + length, position + tokens.shape[1])
+            self.caches[:, rows.slots[row, padded], padded] = torch.nan
+            logits.append(torch.cat(parts)[wanted])
+        return torch.stack(logits).numpy()
+
+    def step(self, tokens: np.ndarray, rows: Rows) -> np.ndarray:
+        assert tokens.dtype == np.int64 and tokens.shape == rows.positions.shape
+        return self.extend(tokens[:, None], rows, np.zeros((len(tokens), 1), np.int64))[:, 0]
+
+    @torch.no_grad()
+    def _run(self, tokens: np.ndarray, position: int, slots: np.ndarray, audio: int) -> torch.Tensor:
+        assert slots.dtype == np.int32 and slots.shape == (self.engine.dims.n_text_ctx,)
+        states, heard = self.audios[audio]
+        before, new = np.arange(position), np.arange(position, position + len(tokens))
+        past = zip(self.linears, self.caches[:, slots[before], before], strict=True)
+        cache = {linear: values[None] for linear, values in past} | dict(zip(self.cross_linears, heard, strict=True))
+        cache, hooks = self.engine.model.install_kv_cache_hooks(cache)
         try:
-            logits = self.model.decoder(torch.from_numpy(tokens)[None], self.states[row : row + 1], kv_cache=cache)
+            logits = self.engine.model.decoder(torch.from_numpy(tokens)[None], states, kv_cache=cache)
         finally:
             for hook in hooks:
                 hook.remove()
-        self.caches[row] = cache
+        for number, linear in enumerate(self.linears):
+            self.caches[number, slots[new], new] = cache[linear][0, position:]
         return logits[0]
 
 
@@ -102,12 +121,12 @@ def packaged_tokenizer(package: str, folder: str, n_vocab: int) -> Tokenizer:
 
 
 @torch.no_grad()
-def random_whisper(n_vocab: int, seed: int) -> Whisper:
+def random_whisper(n_vocab: int, seed: int, n_audio_ctx: int = 1500) -> Whisper:
     """A small model whose random logits are spread enough for timestamps, the end and text to win in turn."""
     torch.manual_seed(seed)
     dims = OpenAIDimensions(
         n_mels=80,
-        n_audio_ctx=1500,
+        n_audio_ctx=n_audio_ctx,
         n_audio_state=32,
         n_audio_head=2,
         n_audio_layer=1,
@@ -143,6 +162,12 @@ def random_multilingual() -> TorchEngine:
 @pytest.fixture(scope="session")
 def random_english() -> TorchEngine:
     return TorchEngine(random_whisper(51864, seed=2))
+
+
+@pytest.fixture(scope="session")
+def short_windows() -> TorchEngine:
+    """A multilingual model that hears windows of 0.4 s, which takes little time."""
+    return TorchEngine(random_whisper(51865, seed=1, n_audio_ctx=20))
 
 
 def openai_model(size: str) -> TorchEngine:

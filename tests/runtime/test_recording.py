@@ -19,7 +19,7 @@ class Features:
     def __init__(self):
         self.n_samples = 0
 
-    def log_mel_powers(self, samples, padding=0):
+    def features(self, samples, padding=0):
         self.n_samples += samples.size
         return log_mel_powers(samples, 80, padding)
 
