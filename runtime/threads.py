@@ -2,11 +2,13 @@
 
 MAX keeps one thread pool per process, as wide as the CPUs that its creator may run on;
 `InferenceSession(num_threads=...)` aborts the process in 26.7 when the width differs. So the pool is
-created under a CPU affinity of the width asked for, and every model of the process shares it.
+created under a CPU affinity of the width asked for, and every model of the process shares it. Its threads inherit that
+affinity and get back the whole one: processes with a few threads each must not meet on the first CPUs of a machine.
 
 A fork copies the session without its threads, and whatever is done with it then, even its end, waits for them forever.
 """
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -14,6 +16,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from whisper2max.core.errors import UsageError
+from whisper2max.runtime.quota import quota_of_cpus
 
 if TYPE_CHECKING:
     from max.engine import InferenceSession
@@ -57,11 +60,27 @@ def _leave_max_alone_at_the_end() -> None:
         libc.on_exit(libc._exit, None)
 
 
+def _session_of(wanted: int, available: set[int]) -> "InferenceSession":
+    """A session of so many threads, all of which may run on all CPUs that are available."""
+    from max.driver import CPU  # loads MAX, which nothing but a session needs
+    from max.engine import InferenceSession
+
+    before = set(os.listdir("/proc/self/task"))
+    try:
+        os.sched_setaffinity(0, sorted(available)[:wanted])
+        return InferenceSession(devices=[CPU()])
+    finally:
+        for thread in {"0"} | (set(os.listdir("/proc/self/task")) - before):
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(thread), available)
+
+
 def shared_session(cpu_threads: int = 0) -> "InferenceSession":
     """The session of this process.
 
     Args:
-        cpu_threads: width of the pool; 0 takes all CPUs, or the pool as it is.
+        cpu_threads: width of the pool; 0 takes the CPUs that this process may run on, or fewer where its control groups
+            grant it less CPU time than that; or the pool as it is.
 
     Raises:
         UsageError: fewer than 0 or more than there are CPUs, the pool exists with another width, or it is that of
@@ -72,17 +91,10 @@ def shared_session(cpu_threads: int = 0) -> "InferenceSession":
     available = os.sched_getaffinity(0)
     if not 0 <= cpu_threads <= len(available):
         raise UsageError(f"cpu_threads is {cpu_threads}; this process may use 1 to {len(available)} CPUs, or 0 for all")
-    from max.driver import CPU  # so that the check above costs nothing where MAX is not wanted yet
-    from max.engine import InferenceSession
-
     with _lock:
         if _session is None:
-            wanted = cpu_threads or len(available)
-            try:
-                os.sched_setaffinity(0, sorted(available)[:wanted])
-                _session = InferenceSession(devices=[CPU()])
-            finally:
-                os.sched_setaffinity(0, available)
+            wanted = cpu_threads or min(len(available), quota_of_cpus() or len(available))
+            _session = _session_of(wanted, available)
             _threads, _process = wanted, os.getpid()
             os.register_at_fork(after_in_child=_leave_max_alone_at_the_end)
         elif cpu_threads not in (0, _threads):

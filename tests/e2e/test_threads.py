@@ -1,6 +1,7 @@
-"""A loaded model and forks: MAX's threads stay behind, so the child gets an error at once, and it can end."""
+"""How many threads MAX runs on and where, and forks: its threads stay behind, so a child gets an error at once."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -86,3 +87,24 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     command = [sys.executable, "-c", program, str(small_artifact.path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.stdout == "3\n", result.stderr
+
+
+@pytest.mark.parametrize(("quota", "cpu_threads", "expected"), [(None, 0, 2), (1, 0, 1), (64, 0, 2), (1, 2, 2)])
+def test_the_width_of_the_pool(quota, cpu_threads, expected):
+    """CPUs that the process may run on, or the quota if it is less, or what is asked for; each thread on all CPUs."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two CPUs")
+    program = f"""
+import os
+from pathlib import Path
+from whisper2max.runtime import threads
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+allowed = os.sched_getaffinity(0)
+threads.quota_of_cpus = lambda: {quota}
+session = threads.shared_session({cpu_threads})
+tasks = [task for task in Path("/proc/self/task").iterdir() if "Thread" in (task / "comm").read_text()]
+assert all(os.sched_getaffinity(int(task.name)) == allowed for task in tasks), "pinned to some CPUs"
+print(len(tasks))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.stdout == f"{expected}\n", result.stderr
