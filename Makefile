@@ -9,10 +9,10 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-long test-exhaustive examples bench lint sample clean
+.PHONY: help env demo test test-browser test-long test-exhaustive examples bench lint sample clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 env: $(STAMP) ## create .venv with everything that development needs, at the versions in constraints.txt
 
@@ -27,9 +27,12 @@ demo: $(STAMP) ## convert Whisper base, print the parity summary, transcribe the
 	$(BIN)/whisper2max transcribe artifacts/base samples/speech.flac
 
 test: $(STAMP) ## the fast tests
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not browser"
 
-test-long: $(STAMP) ## the long tests: base weights, whole recordings, a fresh installation
+test-browser: $(STAMP) ## parity.html in Chromium
+	$(BIN)/pytest -m browser
+
+test-long: $(STAMP) ## the long tests: real weights, whole recordings, a fresh installation
 	$(BIN)/pytest -m "slow and not exhaustive" -rP
 
 test-exhaustive: $(STAMP) ## every mutation, twenty kills and twenty runs, large-v3

@@ -1,11 +1,20 @@
 """Fixtures that every area shares. Heavy imports stay out: they would slow every run of pytest."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# What takes one of these fixtures has the marker, wherever it stands.
+MARKED = {"tiny_en_artifact": pytest.mark.slow, "browser": pytest.mark.browser}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for fixture in MARKED.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKED[fixture])
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +40,29 @@ def shared_audio() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_artifact(tmp_path_factory):
-    """An artifact of tiny random dimensions in float32; its graphs come from the user's cache when they can."""
+def small_converted(tmp_path_factory):
+    """Artifacts of tiny random dimensions by dtype, each made once; graphs come from the user's cache when they can."""
     from small_models import VARIANTS, transformers_module
 
     import whisper2max
 
-    module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
-    return whisper2max.convert(module=module, output=tmp_path_factory.mktemp("small") / "artifact")
+    @cache
+    def converted(dtype: str):
+        module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+        return whisper2max.convert(module=module, dtype=dtype, output=tmp_path_factory.mktemp(dtype) / "artifact")
+
+    return converted
+
+
+@pytest.fixture(scope="session")
+def small_artifact(small_converted):
+    """The artifact of tiny random dimensions in float32."""
+    return small_converted("float32")
+
+
+@pytest.fixture(scope="session")
+def tiny_en_artifact(tmp_path_factory):
+    """The real tiny.en."""
+    import whisper2max
+
+    return whisper2max.convert(size="tiny.en", output=tmp_path_factory.mktemp("tiny.en") / "tiny.en")

@@ -1,4 +1,4 @@
-"""What the tests of the whole way share besides the small artifact: its module, and the real tiny.en."""
+"""What the tests of the whole way share besides the artifacts: the small one's module, and tiny.en loaded."""
 
 import pytest
 from small_models import VARIANTS, transformers_module
@@ -9,12 +9,6 @@ import whisper2max
 @pytest.fixture(scope="session")
 def small_module():
     return transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
-
-
-@pytest.fixture(scope="session")
-def tiny_en_artifact(tmp_path_factory):
-    """The real tiny.en."""
-    return whisper2max.convert(size="tiny.en", output=tmp_path_factory.mktemp("tiny.en") / "tiny.en")
 
 
 @pytest.fixture(scope="session")

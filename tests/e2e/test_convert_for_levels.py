@@ -28,8 +28,10 @@ LEVELS = [
     pytest.param("x86-64-v2", marks=pytest.mark.slow),
     pytest.param("x86-64-v4", marks=EXHAUSTIVE),
 ]
-# a whole conversion compiles seven graphs
-CONVERTED_LEVELS = ["x86-64-v3", *(pytest.param(f"x86-64-{level}", marks=EXHAUSTIVE) for level in ("v2", "v4"))]
+CONVERTED_LEVELS = [
+    pytest.param("x86-64-v3", marks=pytest.mark.slow),
+    *(pytest.param(f"x86-64-{level}", marks=EXHAUSTIVE) for level in ("v2", "v4")),
+]
 
 # A graph of one op that says what its compiler was allowed to use.
 MODEL = """
@@ -163,6 +165,7 @@ def test_an_artifact_for_a_level_is_proven_and_says_so(convert_for, small_artifa
         assert ours[name] != native[name]
 
 
+@pytest.mark.slow
 def test_compile_and_verify_for_a_level(convert_for, small_artifact, small_module, tmp_path, monkeypatch):
     convert_for("x86-64-v3")  # its graphs are kept now
     path = whisper2max.convert(module=small_module, output=tmp_path / "artifact").path

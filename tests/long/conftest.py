@@ -77,11 +77,6 @@ def base_reference():
 
 
 @pytest.fixture(scope="session")
-def tiny_en_artifact(tmp_path_factory):
-    return whisper2max.convert(size="tiny.en", output=tmp_path_factory.mktemp("tiny") / "tiny.en")
-
-
-@pytest.fixture(scope="session")
 def tiny_en(tiny_en_artifact):
     return whisper2max.load(tiny_en_artifact.path)
 

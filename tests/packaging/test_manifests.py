@@ -121,4 +121,5 @@ def test_pixi_and_make_run_the_same_commands(repository: Path, tasks: dict[str, 
 def test_continuous_integration_runs_make(repository: Path):
     script = repository / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert re.findall(r"^make .*$", script.read_text(), re.MULTILINE) == ["make test", "make test-long"]
+    run = re.findall(r"^make .*$", script.read_text(), re.MULTILINE)
+    assert run == ["make test", "make test-browser", "make test-long"]

@@ -120,10 +120,11 @@ def _binds(statement: ast.stmt) -> set[str]:
     """The names that a function, a class or an assignment to plain names binds; none for other statements."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
-    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    if isinstance(statement, ast.Assign | ast.AnnAssign) and all(isinstance(each, ast.Name) for each in targets):
-        return {each.id for each in targets}
-    return set()
+    if not isinstance(statement, ast.Assign | ast.AnnAssign):
+        return set()
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    targets = [each for target in targets for each in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return {each.id for each in targets} if all(isinstance(each, ast.Name) for each in targets) else set()
 
 
 def _first_line(statement: ast.stmt) -> int:

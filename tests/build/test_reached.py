@@ -16,6 +16,7 @@ import os
 WIDTH = 4
 HEIGHT = WIDTH + 1
 DEPTH: int = 2
+LEFT, RIGHT = WIDTH, HEIGHT
 os.environ.setdefault("MODE", "quick")
 
 
