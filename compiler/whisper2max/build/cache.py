@@ -180,19 +180,6 @@ class GraphCache:
             found.append(Entry(**{field.name: record[field.name] for field in fields(Entry)}))
         return sorted(found, key=lambda entry: (entry.created, entry.name, entry.key))
 
-    def listing(self) -> str:
-        """A table for people: name, size, date, start of the key and versions of each entry; the total."""
-        entries = self.entries()
-        lines = []
-        for entry in entries:
-            versions = entry.info.get("versions")
-            noted = " ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else ""
-            size = f"{entry.bytes / 1e6:>8.1f} MB"
-            lines.append(f"{entry.name:<12} {size}  {entry.created}  {entry.key[:12]}  {noted}".rstrip())
-        graphs = "graph" if len(entries) == 1 else "graphs"
-        total = sum(entry.bytes for entry in entries) / 1e6
-        return "\n".join([*lines, f"{len(entries)} {graphs}, {total:.1f} MB in {self.root}"])
-
     def clear(self) -> int:
         """Removes all entries and leftovers, and gives the bytes freed.
 

@@ -166,7 +166,7 @@ def _compiled(
     label = f"graph {name} with its values tapped" if taps else f"graph {name}"
     label += f" for {target.name}" if target.compiler_cpu else ""
     cache = GraphCache()
-    with cache.lock(f"{key}-{name}"):
+    with cache.lock(f"{key}-{name}", lambda: say(f"{label}: waiting for another process that compiles it")):
         kept = cache.get(key, name)
         if kept is not None:
             if not taps:

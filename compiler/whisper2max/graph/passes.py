@@ -8,7 +8,6 @@ kind of node is multiplied, and pack its weight for the kernel that does it (ker
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from whisper2max.core.errors import SpecError
@@ -104,14 +103,6 @@ def apply(dtype: str, spec: GraphSpec, tensors: Tensors) -> tuple[GraphSpec, Ten
             wrong = sorted(set(shapes.items()) ^ set(spec.parameters().items()))
             raise SpecError(f"pass {step.__name__} left tensors and nodes that disagree: {wrong[:6]}")
     return spec, tensors
-
-
-def as_stored(tensors: Tensors) -> dict[str, np.ndarray]:
-    """Tensors as `runtime.weights.map_weights` gives them once they are stored: bfloat16 as its bits in uint16."""
-    return {
-        name: (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        for name, tensor in tensors.items()
-    }
 
 
 def _packed(
