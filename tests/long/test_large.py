@@ -1,4 +1,4 @@
-"""The full dimensions of large-v3 with random weights convert and pass the gate."""
+"""The full dimensions of large-v3 with random weights convert and pass."""
 
 import os
 import subprocess

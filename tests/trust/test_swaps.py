@@ -23,7 +23,7 @@ from whisper2max.cli.inspection import inspect
 from whisper2max.core.errors import ArtifactError, CheckpointError
 from whisper2max.parity.comparison import compare_with
 from whisper2max.parity.html import REPORTS
-from whisper2max.parity.report import ParityReport
+from whisper2max.parity.report import Findings, ParityReport
 
 
 def in_place(path: Path) -> None:
@@ -162,7 +162,7 @@ def test_verify_before_the_proof(unverified, module, after, proof_passes, point,
     assert (unverified / "manifest.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("point", ["proof.audit", "proof.judge"])
+@pytest.mark.parametrize("point", ["proof.audit", "proof.compare_windows"])
 def test_verify_in_the_midst_of_the_proof(unverified, module, after, point):
     after(point, lambda: in_place(unverified / "weights.safetensors"))
     with pytest.raises(ArtifactError, match="weights.safetensors was changed"):
@@ -192,9 +192,9 @@ def test_verify_marks_the_very_files_that_were_compared(unverified, module, afte
 def test_compare(artifact, small_artifact, monkeypatch, swap, judged):
     def compare(*arguments):
         swap(artifact / "weights.safetensors")
-        return (), (), ()
+        return Findings((), (), (), ())
 
-    monkeypatch.setattr("whisper2max.parity.comparison.compare_artifacts", compare)
+    monkeypatch.setattr("whisper2max.parity.comparison.compare_windows", compare)
     pair = (artifact, small_artifact.path) if judged else (small_artifact.path, artifact)
     with pytest.raises(ArtifactError, match="artifact/weights.safetensors was changed"):
         compare_with(*pair, [], lambda message: None)
