@@ -11,9 +11,10 @@ from whisper2max.artifact.manifest import read_manifest
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.graph.emit import emit
 from whisper2max.graph.passes import PASSES
-from whisper2max.parity.report import SCHEMA_VERSION, ParityReport, Row, TokenRow
+from whisper2max.parity.figures import Row
+from whisper2max.parity.report import SCHEMA_VERSION, Findings, ParityReport, TokenRow
 
-EMPTY = ParityReport("float32", "", None, (), (), (), None, {}, {})
+EMPTY = ParityReport("float32", "", None, Findings((), (), (), ()), None, {}, {})
 REFRESH = "run `make examples`"
 
 
