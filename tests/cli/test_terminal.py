@@ -108,7 +108,7 @@ def test_warnings_and_logs_are_said(capsys, monkeypatch):
 
 
 def test_tables_take_names_as_they_are(capsys):
-    from whisper2max.parity.terminal import parity_table
+    from whisper2max.cli.parity_table import parity_table
 
     worst = {"logits[b]\x1b": {"max_abs": 1.0, "rel_rmse": 1.0, "of_limit": 0.5}}
     tokens = {"equal": 1, "compared": 1}

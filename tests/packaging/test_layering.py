@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "jinja2": ["graph.emit", "parity.html"],
     "max": ["build.compile_graph", "parity.*", "runtime.*"],
     "numpy": ["checkpoints.*", "parity.*", "runtime.*"],
-    "rich": ["cli.terminal", "parity.terminal"],
+    "rich": ["cli.parity_table", "cli.terminal"],
     "safetensors": ["conversion", "parity.kept"],
     "tokenizers": ["runtime.tokens"],
     "torch": [

@@ -12,6 +12,7 @@ from whisper2max.cli.terminal import say, show
 from whisper2max.core.address_space import require_room_for_max
 from whisper2max.core.errors import UsageError
 from whisper2max.graph.ir import DTYPES
+from whisper2max.runtime.options import TranscriptionOptions
 
 app = typer.Typer(
     help="PyTorch Whisper to Modular MAX: convert, prove, transcribe.",
@@ -43,6 +44,7 @@ ModelOption = Annotated[str | None, typer.Option("--model", hidden=True)]  # wha
 
 
 Dtype = StrEnum("Dtype", DTYPES)
+DEFAULTS = TranscriptionOptions()
 
 
 class OutputFormat(StrEnum):
@@ -238,11 +240,15 @@ def transcribe(
         str | None, typer.Option("--initial_prompt", help="Text before the first window.")
     ] = None,
     condition_on_previous_text: Annotated[
-        bool, typer.Option("--condition_on_previous_text/--no_condition_on_previous_text")
-    ] = True,
-    without_timestamps: Annotated[bool, typer.Option("--without_timestamps")] = False,
-    no_speech_threshold: Annotated[float, typer.Option("--no_speech_threshold")] = 0.6,
-    logprob_threshold: Annotated[float, typer.Option("--logprob_threshold")] = -1.0,
+        bool | None,
+        typer.Option(
+            "--condition_on_previous_text/--no_condition_on_previous_text",
+            help="Decode each window after the text before it; by default unless there is a --batch_size.",
+        ),
+    ] = DEFAULTS.condition_on_previous_text,
+    without_timestamps: Annotated[bool, typer.Option("--without_timestamps")] = DEFAULTS.without_timestamps,
+    no_speech_threshold: Annotated[float, typer.Option("--no_speech_threshold")] = DEFAULTS.no_speech_threshold,
+    logprob_threshold: Annotated[float, typer.Option("--logprob_threshold")] = DEFAULTS.log_prob_threshold,
     output_format: Annotated[
         OutputFormat | None, typer.Option("--output_format", "-f", help="Also write files.")
     ] = None,
@@ -322,7 +328,7 @@ def cache_clear() -> None:
 
 
 def _print_parity(summary: dict) -> None:
-    from whisper2max.parity.terminal import parity_table
+    from whisper2max.cli.parity_table import parity_table
 
     say(parity_table(summary))
 

@@ -14,7 +14,7 @@ from whisper2max.graph import passes
 from whisper2max.graph.ir import GraphSpec
 from whisper2max.graph.walker import WalkedModule
 from whisper2max.parity.audit import audit
-from whisper2max.parity.comparison import environment, hashes
+from whisper2max.parity.comparison import compare_windows, environment, hashes
 from whisper2max.parity.figures import Place, Row, compare, measure, require_usable
 from whisper2max.parity.graphs import BlockGraphs, ShippedGraphs, TappedGraphs, Values
 from whisper2max.parity.inputs import Transcript, Window, greedy_limit, prompt_of, window_of
@@ -24,7 +24,6 @@ from whisper2max.parity.report import ParityReport
 from whisper2max.parity.runs import MAIN, Run, states_of, tokens_of
 from whisper2max.parity.taps import Tap, taps_of
 from whisper2max.parity.tolerances import TOLERANCES
-from whisper2max.parity.windows import compare_windows
 from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
 

@@ -176,10 +176,6 @@ class ParityReport:
             return row.first_different is None
         return row.kind == "free" or row.equal >= min(needed * row.compared, row.compared - 1)
 
-    def worst(self, path: str) -> Row:
-        """The row of `path` that is closest to its limit."""
-        return max((row for row in self.rows if row.path == path), key=lambda row: row.of_limit)
-
     def worst_by_kind(self) -> dict[str, Row]:
         """The row closest to its limit of every build and kind of value, such as "tapped attn.query"."""
         worst: dict[str, Row] = {}
