@@ -13,6 +13,7 @@ from whisper2max.core.address_space import require_room_for_max
 from whisper2max.core.errors import UsageError
 from whisper2max.graph.ir import DTYPES
 from whisper2max.runtime.options import TranscriptionOptions
+from whisper2max.runtime.writers import OUTPUT_FORMATS, require_writable
 
 app = typer.Typer(
     help="PyTorch Whisper to Modular MAX: convert, prove, transcribe.",
@@ -44,18 +45,8 @@ ModelOption = Annotated[str | None, typer.Option("--model", hidden=True)]  # wha
 
 
 Dtype = StrEnum("Dtype", DTYPES)
+OutputFormat = StrEnum("OutputFormat", OUTPUT_FORMATS)
 DEFAULTS = TranscriptionOptions()
-
-
-class OutputFormat(StrEnum):
-    """Transcript formats."""
-
-    txt = "txt"
-    srt = "srt"
-    vtt = "vtt"
-    tsv = "tsv"
-    json = "json"
-    all = "all"
 
 
 class Task(StrEnum):
@@ -161,8 +152,6 @@ def verify(
         raise UsageError(f"{' and '.join([*chosen, *useless])} do not go together")
     require_room_for_max()
     if report_to is not None:
-        from whisper2max.runtime.writers import require_writable
-
         require_writable(report_to, "--report")
     if chosen:
         report = _compare_without_torch(artifact, against, audio, report_to)
@@ -281,7 +270,6 @@ def transcribe(
     require_room_for_max()
     from whisper2max.cli.transcription import Files, check_arguments, plan, transcribe_recordings
     from whisper2max.runtime.model import load
-    from whisper2max.runtime.writers import require_writable
 
     recordings = audio or []
     check_arguments(artifact, recordings, model, language)
