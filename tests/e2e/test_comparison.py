@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import whisper2max
 from whisper2max.artifact.artifact import open_artifact
 from whisper2max.artifact.manifest import write_manifest
 from whisper2max.core.errors import UsageError
+from whisper2max.parity import comparison
 from whisper2max.parity.comparison import compare_with, replay_artifact
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.kept import FILE
@@ -124,9 +126,12 @@ def test_another_build_is_compared_value_by_value(copy, kept, tmp_path):
     assert report["first_divergent"]["path"] == "decoder.blocks.1.attn.query" and report["witness"] is None
 
 
-def test_artifacts_of_other_dimensions_are_refused(kept, tiny_en_artifact):
+def test_artifacts_of_other_dimensions_are_refused(kept, monkeypatch):
+    other = replace(kept, manifest={**kept.manifest, "dims": VARIANTS["english_80_mels"].to_dict()})
+    opened = {"ours": kept, "theirs": other}
+    monkeypatch.setattr(comparison, "open_artifact", lambda path, warn_unverified: opened[path])
     with pytest.raises(UsageError, match="not the same network"):
-        compare_with(kept.path, tiny_en_artifact.path, load_inputs([]), say)
+        compare_with("ours", "theirs", load_inputs([]), say)
 
 
 def test_options_that_exclude_each_other(kept):
