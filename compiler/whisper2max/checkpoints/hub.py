@@ -53,7 +53,7 @@ def fetch(
     Args:
         reference: owner/name, or owner/name@revision.
         revision: a commit, branch or tag.
-        say: is told about a download.
+        say: called with a line of text before a download.
 
     Returns:
         The directory, and "name" and "revision" for `Checkpoint.source`; the revision is a commit.

@@ -79,7 +79,7 @@ def open_size(
     Args:
         size: a name in `SIZES`.
         tokenizer: as for `open_checkpoint`.
-        say: is told which way was taken.
+        say: called with a line of text about each way that is tried.
 
     Raises:
         UsageError: there is no such size.

@@ -23,7 +23,8 @@ class CheckpointSource:
         name: what its artifact is called by default, such as "base".
         record: the arguments of `choose_source` that find it again, for the manifest; None for a path, which may lead
             elsewhere tomorrow, and for a live module.
-        open: opens it, given a tokenizer as for `open_checkpoint`, or None, and what is told about the way taken.
+        open: opens the checkpoint; takes a tokenizer as for `open_checkpoint`, or None, and a function that is called
+            with lines of text about the way taken.
     """
 
     name: str

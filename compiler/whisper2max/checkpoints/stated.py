@@ -57,7 +57,7 @@ class Stated(NamedTuple):
 
 
 def read_stated(files: Sequence[tuple[str, dict]], tokenizer: Tokenizer, notes: list[str]) -> Stated:
-    """Read the configurations; where two state the same setting, the first is heeded.
+    """Read the configurations; where two state the same setting, the first is used.
 
     Args:
         files: name and content of each, the one that goes first first.

@@ -13,8 +13,8 @@ MOST_BYTES = 16 << 30
 def tensor_at(content: mmap.mmap | bytearray, dtype: torch.dtype, shape: tuple[int, ...], begin: int) -> torch.Tensor:
     """The tensor whose bytes begin at an offset of the content, which has enough of them; it shares their memory.
 
-    Where the offset is none for the type, the tensor is copied: not all code for vectors reads such addresses. Of a
-    tensor without items only that is told: no weight is one.
+    Where the offset is not a multiple of the item's size, the tensor is copied: not all vector code reads such
+    addresses. A shape without items gives an empty tensor of one axis: no weight is one.
     """
     count = math.prod(shape)
     if count == 0:

@@ -101,7 +101,7 @@ def show(text: str, keep: str = "\n", in_file: bool = False) -> bool:
 
 
 def show_text(text: str, in_file: bool = False) -> bool:
-    """Writes what was said to standard output; as `show`."""
+    """Writes the text of a recording to standard output; arguments and result as for `show`."""
     return show(text, PART_OF_TEXT, in_file)
 
 

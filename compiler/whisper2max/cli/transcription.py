@@ -65,7 +65,7 @@ def check_arguments(artifact: Path, recordings: Sequence[str], model: str | None
 
 
 def plan(recordings: Sequence[str], files: Files) -> None:
-    """Sees to it, before any work, that every transcript has a place of its own.
+    """Checks, before any work, that every transcript gets a path of its own.
 
     Raises:
         UsageError: two recordings would be written to one file, a recording would be written over, or a name is too
@@ -139,7 +139,7 @@ def transcribe_recordings(
 
 
 def _transcribe(model: Model, recording: str, options: Mapping[str, Any], files: Files | None) -> bool:
-    """Transcribes one recording; gives whether anybody is there for the text of the next."""
+    """Transcribes one recording; returns False when nobody reads standard output any more and no files are wanted."""
     segments, info = model.transcribe(_opened(recording), **options)
     kept = []
     for segment in segments:

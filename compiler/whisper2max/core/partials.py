@@ -71,7 +71,7 @@ class PartialDirectory:
 
 
 def sweep(parent: Path, name: str | None = None) -> int:
-    """Removes the partial directories in `parent` whose makers are dead, and gives the bytes freed.
+    """Removes the partial directories in `parent` whose makers are dead, and returns the bytes freed.
 
     Args:
         name: only those made for this name; by default those of any name.
