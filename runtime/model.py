@@ -103,8 +103,7 @@ class Model:
             raise UsageError(f"{len(states)} rows of audio states, but tokens are {list(tokens.shape)}")
         n_rows, length = tokens.shape
         session = self.engine.session(n_rows, len(states))
-        for audio, of_window in enumerate(states):
-            session.project(self.engine.to_states(of_window[None]), audio)
+        session.project(self.engine.to_states(states), list(range(len(states))))
         audios = np.arange(n_rows) // (n_rows // len(states))
         rows = Rows.apart([0] * n_rows, audios, self.engine.dims.n_text_ctx)
         return session.extend(tokens, rows, np.tile(np.arange(length), (n_rows, 1)))

@@ -19,7 +19,6 @@ from whisper2max.runtime.segments import slices
 from whisper2max.runtime.transcribe import transcribe
 from whisper2max.runtime.writers import to_result
 
-
 BEGIN = 50364
 AT = BEGIN + 50  # a second
 

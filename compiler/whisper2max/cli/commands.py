@@ -12,7 +12,7 @@ from whisper2max.cli.terminal import say, show
 from whisper2max.core.address_space import require_room_for_max
 from whisper2max.core.errors import UsageError
 from whisper2max.graph.ir import DTYPES
-from whisper2max.runtime.options import TranscriptionOptions
+from whisper2max.runtime.options import TRANSCRIPTION_OPTIONS, TranscriptionOptions
 from whisper2max.runtime.writers import OUTPUT_FORMATS, require_writable
 
 app = typer.Typer(
@@ -237,7 +237,7 @@ def transcribe(
     ] = DEFAULTS.condition_on_previous_text,
     without_timestamps: Annotated[bool, typer.Option("--without_timestamps")] = DEFAULTS.without_timestamps,
     no_speech_threshold: Annotated[float, typer.Option("--no_speech_threshold")] = DEFAULTS.no_speech_threshold,
-    logprob_threshold: Annotated[float, typer.Option("--logprob_threshold")] = DEFAULTS.log_prob_threshold,
+    log_prob_threshold: Annotated[float, typer.Option("--logprob_threshold")] = DEFAULTS.log_prob_threshold,
     output_format: Annotated[
         OutputFormat | None, typer.Option("--output_format", "-f", help="Also write files.")
     ] = None,
@@ -252,14 +252,14 @@ def transcribe(
             help="Windows to decode together, cut at pauses, each without the text of the others. "
             "By default they are decoded in turn.",
         ),
-    ] = None,
+    ] = DEFAULTS.batch_size,
     audio_stream: Annotated[
         int | None,
         typer.Option("--audio_stream", min=0, help="Which audio stream of a file; by default as ffmpeg chooses."),
-    ] = None,
+    ] = DEFAULTS.audio_stream,
     container_times: Annotated[
         bool, typer.Option("--container_times", help="Times of the film, if its sound begins later or has gaps.")
-    ] = False,
+    ] = DEFAULTS.container_times,
     threads: Annotated[int, typer.Option("--threads", min=0, help="0: all cores.")] = 0,
     model: ModelOption = None,
 ) -> None:
@@ -281,18 +281,7 @@ def transcribe(
     elif output_dir is not None:
         raise UsageError("--output_dir says where files are written; say with --output_format which, such as srt.")
     loaded = load(artifact, cpu_threads=threads)
-    chosen = {
-        "language": language,
-        "task": task.value,
-        "initial_prompt": initial_prompt,
-        "condition_on_previous_text": condition_on_previous_text,
-        "without_timestamps": without_timestamps,
-        "no_speech_threshold": no_speech_threshold,
-        "log_prob_threshold": logprob_threshold,
-        "batch_size": batch_size,
-        "audio_stream": audio_stream,
-        "container_times": container_times,
-    }
+    chosen = {name: value for name, value in context.params.items() if name in TRANSCRIPTION_OPTIONS}
     raise typer.Exit(transcribe_recordings(loaded, recordings, chosen, files, debug=bool(context.obj)))
 
 
