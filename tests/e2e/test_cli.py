@@ -46,7 +46,10 @@ def test_transcribe_in_batches(tiny_en_artifact):
     result = run("transcribe", tiny_en_artifact.path, SPEECH, "--batch_size", "2")
     assert result.returncode == 0, result.stderr
     assert "weather report" in result.stdout
-    result = run("transcribe", tiny_en_artifact.path, SPEECH, "--batch_size", "0")
+
+
+def test_a_batch_of_nothing_is_refused(small_artifact):
+    result = run("transcribe", small_artifact.path, SPEECH, "--batch_size", "0")
     assert result.returncode == 2 and "--batch_size" in result.stderr
 
 
@@ -72,8 +75,8 @@ def test_verify_without_a_checkpoint_to_compare_with(small_artifact):
 
 
 @pytest.mark.parametrize("option", ["--temperature", "--beam_size", "--vad_filter", "--word_timestamps"])
-def test_options_that_do_not_exist_are_refused(tiny_en_artifact, option):
-    result = run("transcribe", tiny_en_artifact.path, SPEECH, option, "1")
+def test_options_that_do_not_exist_are_refused(small_artifact, option):
+    result = run("transcribe", small_artifact.path, SPEECH, option, "1")
     assert result.returncode == 2 and "No such option" in result.stderr
 
 
@@ -107,15 +110,15 @@ def test_a_changed_byte_in_any_file_is_refused(small_artifact, tmp_path):
         (None, "https://example.org/speech.mp3", "is an address"),
     ],
 )
-def test_unusable_audio(tiny_en_artifact, tmp_path, content, name, message):
+def test_unusable_audio(small_artifact, tmp_path, content, name, message):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     given = path if "://" not in name else name
-    assert_one_paragraph(run("transcribe", tiny_en_artifact.path, given), 2, message)
+    assert_one_paragraph(run("transcribe", small_artifact.path, given), 2, message)
 
 
-def test_zero_seconds_of_audio(tiny_en_artifact, tmp_path):
+def test_zero_seconds_of_audio(small_artifact, tmp_path):
     import wave
 
     path = tmp_path / "nothing.wav"
@@ -123,7 +126,7 @@ def test_zero_seconds_of_audio(tiny_en_artifact, tmp_path):
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16000)
-    assert_one_paragraph(run("transcribe", tiny_en_artifact.path, path), 2, "nothing.wav")
+    assert_one_paragraph(run("transcribe", small_artifact.path, path), 2, "nothing.wav")
 
 
 def test_good_and_bad_recordings(tiny_en_artifact, tmp_path):
@@ -158,13 +161,13 @@ def test_a_language_as_people_write_it_and_a_prompt_that_is_not_unicode(tiny_en_
     assert b"weather report" in result.stdout
 
 
-def test_names_in_any_bytes(tiny_en_artifact, tmp_path):
+def test_names_in_any_bytes(small_artifact, tmp_path):
     stems = [b"n" * 251, b"\xff\xfe<b>"]
     recordings = [os.path.join(os.fsencode(tmp_path), stem + b".wav") for stem in stems]
     for recording in recordings:
         shutil.copy(SPEECH, recording)
     out = os.path.join(os.fsencode(tmp_path), b"\xffout")
-    command = [COMMAND, "transcribe", str(tiny_en_artifact.path), *recordings, "-f", "srt", "-o", out]
+    command = [COMMAND, "transcribe", str(small_artifact.path), *recordings, "-f", "srt", "-o", out]
     result = subprocess.run(command, capture_output=True)
     assert result.returncode == 0 and result.stderr == b""
     assert sorted(os.listdir(out)) == [stem + b".srt" for stem in stems]

@@ -11,25 +11,29 @@ from small_models import VARIANTS, openai_module, transformers_module
 
 import whisper2max
 from whisper2max.artifact.artifact import open_artifact
+from whisper2max.artifact.manifest import GRAPHS
 from whisper2max.build import compiler as build
 from whisper2max.core.errors import ArtifactError, BuildError, ParityError, UsageError
 from whisper2max.graph.passes import PASSES
-from whisper2max.parity.taps import encoder_taps, prompt_taps, step_taps
+from whisper2max.parity.taps import graph_taps
 
 FILES = {
-    "encoder.mef",
-    "features.mef",
+    *(f"{name}.mef" for name in ("audio", "encoder", "extend", "features", "step")),
     "generation.json",
     "graph.txt",
     "kernels/__init__.mojo",
     "model.py",
     "parity.html",
     "parity.json",
-    "prompt.mef",
-    "step.mef",
     "tokenizer.json",
     "weights.safetensors",
 }
+# case, row and position of every execution of a graph of the decoder
+EXTENDED = [("1 row", None, 0), *(("3 rows on shared prefixes", row, at) for row, at in enumerate((224, 4, 0)))]
+STEPPED = [
+    *(("1 row", None, at) for at in (4, 224, 447)),
+    *(("3 rows, reordered", row, at) for row, at in enumerate((447, 224, 447))),
+]
 
 
 def test_an_artifact_holds_everything_that_its_format_names(small_artifact, repository):
@@ -51,18 +55,24 @@ def test_parity_report_compares_every_value(small_artifact):
     spec = small_artifact.spec
     runs = {}
     for row in rows:
-        runs.setdefault((row["build"], row["graph"], row["position"]), []).append(row["path"])
-    layers, logits = ([tap.path for tap in taps(spec)] for taps in (encoder_taps, prompt_taps))
-    stepped = [tap.path for tap in step_taps(spec)]
+        run = tuple(row[name] for name in ("build", "graph", "case", "row", "position"))
+        runs.setdefault(run, []).append(row["path"])
+    values = graph_taps(spec)
+    whole = (None, None, None)
     assert runs == {
-        ("shipped", "features", None): ["log_mel"],
-        ("tapped", "encoder", None): layers,
-        ("tapped", "prompt", None): logits,
-        **{("tapped", "step", position): stepped for position in (4, 224, 447)},
-        ("shipped", "encoder", None): ["encoder.ln_post"],
-        ("shipped", "prompt", None): ["decoder.logits"],
-        ("shipped", "step", None): ["decoder.logits"],
+        ("shipped", "features", *whole): ["log_mel"],
+        ("tapped", "encoder", *whole): values["encoder"],
+        ("tapped", "audio", *whole): values["audio"],
+        ("tapped", "audio", "half the frames, twice", None, None): values["audio"],
+        **{("tapped", "extend", *run): values["extend"] for run in EXTENDED},
+        **{("tapped", "step", *run): values["step"] for run in STEPPED},
+        ("shipped", "encoder", *whole): ["encoder.ln_post"],
+        **{("shipped", "extend", *run): ["decoder.logits"] for run in EXTENDED},
+        **{("shipped", "step", *run): ["decoder.logits"] for run in STEPPED},
+        ("shipped", "step", "1 row, token by token", None, 3): ["decoder.logits"],
     }
+    assert len(report["same_bits"]) >= 1 + len(EXTENDED) + len(STEPPED)
+    assert all(each["compared"] > 0 and each["different"] == 0 for each in report["same_bits"])
     assert report["tokens"]["compared"] == report["tokens"]["equal"] > 0
     assert sum(row["max_abs"] > 0 for row in rows) > 0.9 * len(rows)
     assert all(row["max_abs"] <= row["tolerance"]["max_abs"] and row["passed"] for row in rows)
@@ -78,7 +88,7 @@ def test_other_weights_of_the_same_dimensions_compile_nothing(small_artifact, tm
     dims = VARIANTS["multilingual_80_mels"]
     other = whisper2max.convert(module=openai_module(dims, seed=8), output=tmp_path / "other")
     files, first = other.manifest["files"], small_artifact.manifest["files"]
-    for name in ("model.py", "features.mef", "encoder.mef", "prompt.mef", "step.mef"):
+    for name in ("model.py", *(f"{graph}.mef" for graph in GRAPHS)):
         assert files[name] == first[name]
     assert files["weights.safetensors"] != first["weights.safetensors"]
     assert other.manifest["parity"]["witness"].startswith("Whisper (openai-whisper")

@@ -1,7 +1,9 @@
 """Real weights and recorded clips, and openai-whisper on the same weights as the judge."""
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import whisper.model
 
 import whisper2max
+from whisper2max.artifact.artifact import Artifact
 from whisper2max.checkpoints import open_size
 from whisper2max.core.cpu import cpu_features
 from whisper2max.graph.walker import walk
@@ -62,8 +65,19 @@ def openai_whisper(size: str) -> whisper.model.Whisper:
 
 
 @pytest.fixture(scope="session")
-def base_artifact(tmp_path_factory):
-    return whisper2max.convert(size="base", output=tmp_path_factory.mktemp("base") / "base")
+def base_converted(tmp_path_factory) -> Callable[[str], Artifact]:
+    """Whisper base by dtype, each converted once."""
+
+    @cache
+    def converted(dtype: str) -> Artifact:
+        return whisper2max.convert(size="base", dtype=dtype, output=tmp_path_factory.mktemp("base") / dtype)
+
+    return converted
+
+
+@pytest.fixture(scope="session")
+def base_artifact(base_converted):
+    return base_converted("float32")
 
 
 @pytest.fixture(scope="session")
