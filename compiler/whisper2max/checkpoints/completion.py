@@ -7,7 +7,7 @@ import torch
 
 from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.generation import build_generation, configure_transformers
-from whisper2max.checkpoints.stated import read_stated
+from whisper2max.checkpoints.settings import read_stated
 from whisper2max.checkpoints.tokenizers import resolve_tokenizer
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.held import HeldFile

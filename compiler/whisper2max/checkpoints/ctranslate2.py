@@ -16,7 +16,7 @@ from whisper2max.checkpoints.files import listed, open_file, read_json_if_presen
 from whisper2max.checkpoints.generation import check_mel_settings
 from whisper2max.checkpoints.layouts import CONFIG, GENERATION_CONFIG, MODEL_BIN, PREPROCESSOR_CONFIG
 from whisper2max.checkpoints.model_bin import read_variables
-from whisper2max.checkpoints.naming import stated_dims
+from whisper2max.checkpoints.spelling import stated_dims
 from whisper2max.checkpoints.stored import MOST_BYTES
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError

@@ -10,7 +10,7 @@ from whisper2max.artifact.generation_schema import (
     mel_settings,
 )
 from whisper2max.checkpoints.files import short
-from whisper2max.checkpoints.stated import Stated, check_identity
+from whisper2max.checkpoints.settings import Stated, check_identity
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError, TokenizerError
 from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer

@@ -28,11 +28,11 @@ from whisper2max.checkpoints.layouts import (
     WEIGHT_FILES,
     weight_names,
 )
-from whisper2max.checkpoints.naming import find_spelling, refuse_other_models, stated_dims
 from whisper2max.checkpoints.openai import find_state
 from whisper2max.checkpoints.openai import read_tensors as read_pickled_tensors
 from whisper2max.checkpoints.pickles import PickledFile
 from whisper2max.checkpoints.safetensors_file import read_header, read_safetensors
+from whisper2max.checkpoints.spelling import find_spelling, refuse_other_models, stated_dims
 from whisper2max.checkpoints.stored import fault_of_size
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError

@@ -9,8 +9,8 @@ from whisper2max.checkpoints.assemble import assemble, stored_dtype
 from whisper2max.checkpoints.checkpoint import Checkpoint
 from whisper2max.checkpoints.completion import complete
 from whisper2max.checkpoints.files import listed, open_file, short
-from whisper2max.checkpoints.naming import dims_of_shapes, find_spelling, refuse_other_models, stated_dims
 from whisper2max.checkpoints.pickles import PickledFile, StoredTensor
+from whisper2max.checkpoints.spelling import dims_of_shapes, find_spelling, refuse_other_models, stated_dims
 from whisper2max.checkpoints.stored import fault_of_size
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError

@@ -7,7 +7,7 @@ import torch
 from checkpoint_writers import openai_state
 
 from whisper2max.checkpoints import open_checkpoint, random_checkpoint
-from whisper2max.checkpoints.naming import dims_of_shapes, find_spelling
+from whisper2max.checkpoints.spelling import dims_of_shapes, find_spelling
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import CheckpointError
 
