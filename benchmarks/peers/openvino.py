@@ -7,11 +7,15 @@ OpenVINO in the place of its engine. Differences to our figures are then those o
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from peers.base import PROMPT, NotOffered, Peer, run_steps, window
 from peers.weights import ctranslate2_directory, dimensions, transformers_directory, write_once
+
+if TYPE_CHECKING:
+    from whisper2max.runtime.protocol import Rows
 
 GRAPHS = ("encoder", "cross", "decoder")
 DIMS = "dims.json"
@@ -51,25 +55,25 @@ class OpenVino(Peer):
         return encoded
 
     def steps(self, features: np.ndarray, rows: int, count: int) -> tuple[float, list[int]]:
-        session = Session(self.engine, np.repeat(self.encode(features), rows, axis=0))
-        first = session.run(np.repeat(np.array([PROMPT], np.int64), rows, axis=0)).argmax(-1)
+        sequences = Sequences(self.engine, np.repeat(self.encode(features), rows, axis=0))
+        first = sequences.run(np.repeat(np.array([PROMPT], np.int64), rows, axis=0)).argmax(-1)
         return run_steps(
-            lambda tokens, position: session.run(tokens[:, None]).argmax(-1), first, len(PROMPT), count
+            lambda tokens, position: sequences.run(tokens[:, None]).argmax(-1), first, len(PROMPT), count
         )
 
     def transcribe(self, samples: np.ndarray, beam_size: int = 1, batch_size: int = 1) -> str:
         if beam_size != 1 or batch_size != 1:
             raise NotOffered("OpenVINO is a runtime: the loop around it here is greedy, window after window")
+        from whisper2max.runtime.options import TranscriptionOptions
         from whisper2max.runtime.transcribe import transcribe
 
-        segments, _ = transcribe(
-            self.engine, self.tokenizer, samples, language="en", condition_on_previous_text=False
-        )
+        options = TranscriptionOptions(language="en", condition_on_previous_text=False)
+        segments, _ = transcribe(self.engine, self.tokenizer, samples, options)
         return "".join(segment.text for segment in segments)
 
 
 class Engine:
-    """The part of whisper2max.runtime.engine.Engine that its decoding loop needs, for windows decoded one by one."""
+    """A whisper2max.runtime.protocol.Engine, whose rows each have one slot to themselves and are run one by one."""
 
     def __init__(self, folder: Path, threads: int, precision: str):
         _keep_telemetry_out()
@@ -88,7 +92,7 @@ class Engine:
             core.compile_model(folder / f"{name}.xml", "CPU", settings).create_infer_request() for name in GRAPHS
         )
 
-    def log_mel_powers(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
+    def features(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
         """As whisper2max's, in numpy: float32 [samples] -> float32 [n_mels, frames]."""
         from whisper2max.runtime.features import log_mel_powers
 
@@ -99,20 +103,52 @@ class Engine:
         self.encoder.infer([mel], share_inputs=True)
         return self.encoder.get_output_tensor(0).data.copy()
 
-    def prompt(self, states: np.ndarray, tokens: np.ndarray, picked: np.ndarray) -> tuple[np.ndarray, "Session"]:
-        """As whisper2max's, for one row. Each picked position costs a run, where one run would give them all."""
-        if len(tokens) != 1:
-            raise NotOffered("rows with prompts of their own lengths")
-        session = Session(self, states)
-        logits, done = {}, 0
-        for position in sorted(set(picked[0].tolist())):
-            logits[position] = session.run(tokens[:, done : position + 1])
-            done = position + 1
-        return np.stack([logits[position] for position in picked[0].tolist()], 1), session
+    def session(self, slots: int, audios: int) -> "Session":
+        """Sequences are begun in slots by a prompt from position 0."""
+        return Session(self, slots, audios)
 
 
 class Session:
-    """Cache of sequences of the same length; the decoder graph gives back what it was given, longer."""
+    """A whisper2max.runtime.protocol.Session; each picked position costs a run, where one run would give them all."""
+
+    def __init__(self, engine: Engine, slots: int, audios: int):
+        self.engine = engine
+        self.states: list[np.ndarray | None] = [None] * audios
+        self.sequences: list[Sequences | None] = [None] * slots
+
+    def hear(self, mel: np.ndarray, audio: int) -> None:
+        """Float32 [n_mels, 3000]; keys and values are made of it when a prompt begins."""
+        self.states[audio] = self.engine.encode(mel[None])
+
+    def extend(self, tokens: np.ndarray, rows: "Rows", picked: np.ndarray) -> np.ndarray:
+        """As the protocol's."""
+        logits = []
+        for row, wanted in enumerate(picked.tolist()):
+            sequences, done, found = self._sequence(rows, row), 0, {}
+            for last in sorted(set(wanted)):
+                found[last] = sequences.run(tokens[row : row + 1, done : last + 1])[0]
+                done = last + 1
+            logits.append([found[each] for each in wanted])
+        return np.array(logits)
+
+    def step(self, tokens: np.ndarray, rows: "Rows") -> np.ndarray:
+        """As the protocol's."""
+        return self.extend(tokens[:, None], rows, np.zeros((len(tokens), 1), np.int64))[:, 0]
+
+    def _sequence(self, rows: "Rows", row: int) -> "Sequences":
+        position, slot = int(rows.positions[row]), int(rows.slots[row, 0])
+        if (rows.slots[row, : position + 1] != slot).any():
+            raise NotOffered("rows that share what they hold")
+        if position == 0:
+            self.sequences[slot] = Sequences(self.engine, self.states[rows.audios[row]])
+        sequence = self.sequences[slot]
+        if sequence is None or sequence.length != position:
+            raise NotOffered("rows that go back")
+        return sequence
+
+
+class Sequences:
+    """Sequences of the same length; the decoder graph takes a cache and gives it back, longer."""
 
     def __init__(self, engine: Engine, states: np.ndarray):
         dims = engine.dims
@@ -123,16 +159,17 @@ class Session:
         empty = np.zeros((len(states), dims.n_text_head, 0, width), np.float32)
         self.cache = [empty] * (2 * dims.n_text_layer)
 
+    @property
+    def length(self) -> int:
+        """Tokens so far."""
+        return self.cache[0].shape[2]
+
     def run(self, tokens: np.ndarray) -> np.ndarray:
         """int64 [rows, length] after all before them -> logits float32 [rows, n_vocab] of the last."""
         self.decoder.infer([tokens, *self.cross, *self.cache], share_inputs=True)
         logits, *cache = (output.data for output in self.decoder.output_tensors)
         self.cache = [each.copy() for each in cache]
         return logits[:, -1].copy()
-
-    def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """As whisper2max's; `positions` are those that follow."""
-        return self.run(tokens[:, None])
 
 
 def _keep_telemetry_out() -> None:

@@ -43,15 +43,18 @@ class Whisper2Max(Peer):
         return self.engine.to_numpy(encoded)
 
     def steps(self, features: np.ndarray, rows: int, count: int) -> tuple[float, list[int]]:
-        states = self.engine.encode(features)
+        from whisper2max.runtime.protocol import Rows
+
+        session, n_text_ctx = self.engine.session(rows, 1), self.engine.dims.n_text_ctx
+        session.hear(features[0], 0)
         prompt = np.repeat(np.array([PROMPT], np.int64), rows, axis=0)
         picked = np.full((rows, 1), len(PROMPT) - 1, np.int64)
-        logits, session = self.engine.prompt(states, prompt, picked)
+        logits = session.extend(prompt, Rows.apart([0] * rows, [0] * rows, n_text_ctx), picked)
 
         def step(tokens: np.ndarray, position: int) -> np.ndarray:
-            return session.step(tokens, np.full(rows, position, np.int64)).argmax(-1)
+            return session.step(tokens, Rows.apart([position] * rows, [0] * rows, n_text_ctx)).argmax(-1)
 
-        return run_steps(step, np.asarray(logits)[:, 0].argmax(-1), len(PROMPT), count)
+        return run_steps(step, logits[:, 0].argmax(-1), len(PROMPT), count)
 
     def transcribe(self, samples: np.ndarray, beam_size: int = 1, batch_size: int = 1) -> str:
         return self._transcribe(samples, beam_size, batch_size)

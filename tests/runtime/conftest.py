@@ -65,13 +65,13 @@ class TorchSession:
         self.cross_linears = [linear for block in blocks for linear in (block.cross_attn.key, block.cross_attn.value)]
         self.caches = torch.full((len(self.linears), slots, dims.n_text_ctx, dims.n_text_state), torch.nan)
 
-    @torch.no_grad()
     def hear(self, mel: np.ndarray, audio: int) -> None:
         dims = self.engine.dims
         assert mel.dtype == np.float32 and mel.shape == (dims.n_mels, dims.n_frames)
         self.engine.n_heard += 1
-        states = self.engine.model.encoder(torch.from_numpy(mel)[None])
-        self.audios[audio] = states, [linear(states) for linear in self.cross_linears]
+        with torch.no_grad():  # a decorator would hide the types
+            states = self.engine.model.encoder(torch.from_numpy(mel)[None])
+            self.audios[audio] = states, [linear(states) for linear in self.cross_linears]
 
     def extend(self, tokens: np.ndarray, rows: Rows, picked: np.ndarray) -> np.ndarray:
         assert tokens.dtype == picked.dtype == np.int64 and len(tokens) == len(picked) == len(rows.positions)
