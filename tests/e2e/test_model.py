@@ -12,8 +12,9 @@ import pytest
 
 from whisper2max.core.errors import UsageError
 from whisper2max.runtime.audio import load_audio
-from whisper2max.runtime.decoding import DecodingOptions
 from whisper2max.runtime.features import log_mel
+from whisper2max.runtime.options import DecodingOptions
+from whisper2max.runtime.protocol import Rows
 from whisper2max.samples import SPEECH, TRANSCRIPT
 
 
@@ -59,9 +60,9 @@ def test_features_are_those_of_numpy(tiny_en, size, padding):
         (lambda model: model.engine.log_mel(np.zeros(1000)), "float64"),
         (lambda model: model.engine.log_mel(np.zeros(1000, np.float32), -1), "-1 zeros"),
         (lambda model: model.log_mel(np.zeros(1000, np.float32)), "480000"),
-        (lambda model: model.encode(np.zeros((1, 128, 3000), np.float32)), r"\[batch, 80, 3000\]"),
+        (lambda model: model.encode(np.zeros((1, 128, 3000), np.float32)), r"\[windows, 80, 3000\]"),
         (lambda model: model.encode(np.zeros((1, 80, 3000))), "float64"),
-        (lambda model: model.logits(np.zeros((1, 0), np.int64), np.zeros((1, 1500, 384), np.float32)), "0 tokens"),
+        (lambda model: model.logits(np.zeros((1, 0), np.int64), np.zeros((1, 1500, 384), np.float32)), r"\[1, 0\]"),
         (lambda model: model.logits(np.full((1, 2), 60000), np.zeros((1, 1500, 384), np.float32)), "51863"),
         (lambda model: model.logits(np.zeros((3, 2), np.int64), np.zeros((2, 1500, 384), np.float32)), "2 rows"),
     ],
@@ -81,12 +82,13 @@ def test_neighbouring_rows_share_the_audio_of_their_group(tiny_en):
 
 def test_logits_are_the_callers_own(tiny_en):
     engine, sot = tiny_en.engine, np.array([tiny_en.tokenizer.special.sot], np.int64)
-    states = engine.encode(np.zeros((1, 80, 3000), np.float32))
-    of_prompt, session = engine.prompt(states, sot[None], np.zeros((1, 1), np.int64))
-    of_step = session.step(sot, np.ones(1, np.int64))
+    session, n_text_ctx = engine.session(1, 1), engine.dims.n_text_ctx
+    session.hear(np.zeros((80, 3000), np.float32), 0)
+    of_prompt = session.extend(sot[None], Rows.apart([0], [0], n_text_ctx), np.zeros((1, 1), np.int64))
+    of_step = session.step(sot, Rows.apart([1], [0], n_text_ctx))
     before = of_step.copy()
     of_prompt[:], of_step[:] = np.nan, np.nan
-    again = session.step(sot, np.ones(1, np.int64))
+    again = session.step(sot, Rows.apart([1], [0], n_text_ctx))
     np.testing.assert_array_equal(again, before)
     again[:] = 0
     assert np.isnan(of_prompt).all() and np.isnan(of_step).all(), "one buffer serves several steps"

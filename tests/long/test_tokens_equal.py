@@ -5,8 +5,9 @@ import pytest
 import torch
 import whisper
 
-from whisper2max.runtime.decoding import DecodingOptions, detect_language
+from whisper2max.runtime.decoding import detect_language
 from whisper2max.runtime.features import log_mel
+from whisper2max.runtime.options import DecodingOptions
 
 WINDOW = 480_000
 
@@ -62,7 +63,7 @@ def test_language_probabilities(base, base_reference, clips):
     for clip in [clip for clip in clips if clip.language in ("zh", "ja", "es", "de", "ru")]:
         mel = log_mel(next(windows(clip)), 80)
         _, theirs = whisper.detect_language(base_reference, torch.from_numpy(mel))
-        ours = detect_language(base.engine, base.engine.encode(mel[None]), base.tokenizer)[0]
+        ours = detect_language(base.engine, base.tokenizer, mel[None])[0]
         assert max(ours, key=ours.get) == max(theirs, key=theirs.get) == clip.language
         assert max(abs(ours[code] - theirs[code]) for code in theirs) < 1e-4
 
