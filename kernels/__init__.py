@@ -1,1 +1,1 @@
-"""Mojo sources of the custom operations, copied into every artifact that uses them. Holds no Python."""
+"""Mojo sources of the custom operations, copied into every artifact; and the list of operands of the largest one."""

@@ -68,7 +68,6 @@ def _context(spec: GraphSpec) -> dict[str, object]:
         "ln_post": nodes["encoder.ln_post"],
         "ln": nodes["decoder.ln"],
         "widening": nodes["encoder.blocks.0.mlp.0"].out_features // state,
-        "gelu": gelu,
         "activation": {"none": "gelu", "tanh": "gelu_tanh"}[gelu.approximate],
         "encoder_block": _first_block(spec, "encoder"),
         "decoder_block": _first_block(spec, "decoder"),
