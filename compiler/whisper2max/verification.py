@@ -55,18 +55,18 @@ def verify(
         raise UsageError("give a checkpoint or a module, not both")
     opened = open_artifact(artifact, warn_unverified=False)
     if checkpoint is None and module is None:
-        chosen = recorded_source(opened.manifest["source"])
+        source = recorded_source(opened.manifest["source"])
     else:
-        chosen = choose_source(checkpoint=checkpoint, module=module)
+        source = choose_source(checkpoint=checkpoint, module=module)
     return_large_blocks()
     inputs = load_inputs(audio)
-    source = chosen.open(tokenizer, say)
-    if source.dims != opened.dims:
-        raise UsageError(f"the checkpoint has {source.dims}, the artifact {opened.dims}: another model")
-    walked = walk(source.module, source.dims)
+    original = source.open(tokenizer, say)
+    if original.dims != opened.dims:
+        raise UsageError(f"the checkpoint has {original.dims}, the artifact {opened.dims}: another model")
+    walked = walk(original.module, original.dims)
     target = resolve(opened.target)
-    report = prove(opened.files, source, walked, opened.dtype, target, inputs, versions(), say, isolated)
-    source.require_unchanged()
+    report = prove(opened.files, original, walked, opened.dtype, target, inputs, versions(), say, isolated)
+    original.require_unchanged()
     opened.files.require_unchanged(reread=True)
     if report_to is not None:
         write_report(Path(report_to), report, inputs)
