@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from audio_pool import AudioPool
 from longhand import EPS, packed
 from max.driver import Buffer
 from max.dtype import DType
-from max.graph import DeviceRef, Graph, KernelLibrary, TensorType, ops
+from max.graph import BufferType, DeviceRef, Graph, KernelLibrary, TensorType, ops
 
 import whisper2max.kernels
 from whisper2max.build.cache import GraphCache
@@ -72,6 +73,30 @@ def compile_graph(tmp_path_factory):
         return load_graph(shared_session(), kept, {})
 
     return compile_
+
+
+@pytest.fixture(scope="session")
+def audio_pool(compile_graph):
+    """audio_pool(format, frames, layers, heads, head_dim) -> AudioPool."""
+
+    def made(format_, frames, layers, heads, head_dim):
+        word, scales = 4 // format_.size_in_bytes, int(format_ != DType.float32)
+        of_keys = [-(-frames // 32), head_dim // word + scales, 32 * word]
+        of_values = [-(-head_dim // 32), -(-frames // word) + scales, 32 * word]
+        shapes = [["audios", layers, heads, *shape] for shape in (of_keys, of_values)]
+        heard = TensorType(DType.float32, ["stored", frames, heads * head_dim], CPU)
+        numbers = [TensorType(DType.int64, [1], CPU), TensorType(DType.int64, ["places"], CPU)]
+        types = [BufferType(format_, shape, CPU) for shape in shapes]
+
+        def build(kernel, pool_keys, pool_values, keys, values, layer, places):
+            kernel("store_keys", [pool_keys, keys, layer, places], in_place=True, head_dim=head_dim)
+            kernel("store_values", [pool_values, values, layer, places], in_place=True, head_dim=head_dim)
+            return []
+
+        store = compile_graph(f"store_{format_.name}_{head_dim}", [*types, heard, heard, *numbers], build)
+        return AudioPool(tuple(TensorType(format_, shape, CPU) for shape in shapes), store)
+
+    return made
 
 
 @pytest.fixture(scope="session")
