@@ -134,11 +134,15 @@ class Engine:
 
 
 class Session:
-    """Pools of slots and of audios, as `protocol.Session`; used by one thread."""
+    """Pools of slots and of audios, as `protocol.Session`; used by one thread.
+
+    Attributes:
+        pools: keys and values of self-attention, then of the audios.
+    """
 
     def __init__(self, engine: Engine, pools: list[Buffer]):
+        self.pools = pools
         self._engine = engine
-        self._pools = pools
         self._n_slots, self._n_audios = pools[0].shape[0], pools[2].shape[0]
         keep_in_children(self)
 
@@ -152,7 +156,7 @@ class Session:
         if places.shape != (states.shape[0],):
             raise UsageError(f"{len(audios)} places for {states.shape[0]} windows")
         _require_range("audio", places, np.int64, self._n_audios)
-        self._engine.execute("audio", states, places, *self._pools[2:])
+        self._engine.execute("audio", states, places, *self.pools[2:])
 
     def extend(self, tokens: np.ndarray, rows: Rows, picked: np.ndarray) -> np.ndarray:
         """Decode several tokens of every row.
@@ -186,7 +190,7 @@ class Session:
         _require_range("token", tokens, np.int64, dims.n_vocab)
         _require_range("position", rows.positions, np.int64, dims.n_text_ctx - length + 1)
         _require_range("audio", rows.audios, np.int64, self._n_audios)
-        return rows.positions, rows.slots, rows.audios, *self._pools
+        return rows.positions, rows.slots, rows.audios, *self.pools
 
 
 def _require_range(what: str, values: np.ndarray, dtype: type, end: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import whisper2max
 from whisper2max.core.errors import ArtifactError
 from whisper2max.core.held import HeldFile
+from whisper2max.runtime.protocol import Rows
 from whisper2max.runtime.weights import map_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -36,13 +37,17 @@ def measure(artifact: Path) -> None:
     model = whisper2max.load(artifact)
     dims, engine = model.engine.dims, model.engine
     random = np.random.default_rng(0)
-    states = engine.encode(random.standard_normal((1, dims.n_mels, dims.n_frames), np.float32))
-    for rows in (1, 5):
-        _, session = engine.prompt(states, np.zeros((rows, PROMPT), np.int64), np.zeros((rows, 1), np.int64))
-        audio = sum(each.num_elements * each.dtype.size_in_bytes for each in session.audio)
+    mel = random.standard_normal((dims.n_mels, dims.n_frames), np.float32)
+    for rows in (1, 5, 16):
+        session = engine.session(rows, 1)
+        session.hear(mel, 0)
+        heard, first = [0] * rows, np.zeros((rows, 1), np.int64)
+        session.extend(np.zeros((rows, PROMPT), np.int64), Rows.apart([0] * rows, heard, dims.n_text_ctx), first)
+        audio = sum(each.num_elements * each.dtype.size_in_bytes for each in session.pools[2:])
 
-        def step(run: int, session=session, rows=rows) -> None:
-            session.step(random.integers(0, dims.n_vocab, rows), np.full(rows, PROMPT + run, np.int64))
+        def step(run: int, session=session, rows=rows, heard=heard) -> None:
+            at = Rows.apart([PROMPT + run] * rows, heard, dims.n_text_ctx)
+            session.step(random.integers(0, dims.n_vocab, rows), at)
 
         seconds = median_seconds(step, runs=100)
         read = weight_bytes(artifact) + audio
