@@ -119,7 +119,9 @@ def test_a_packer_that_swaps_two_rows_is_caught_and_the_tensor_named(tmp_path, m
         whisper2max.convert(module=module, dtype=dtype, output=tmp_path / "artifact")
     report = json.loads((tmp_path / "artifact.failed" / "parity.json").read_text())
     first = report["weights"]["different"][0]
-    assert (first["name"], first["index"][0]) == ("decoder.token_embedding.weight", 40_001)
+    # int8 rows that are the same but for a factor have the same values, in steps of another size
+    name = "decoder.token_embedding.weight" + ("_scales" if dtype == "int8" else "")
+    assert (first["name"], first["index"][0]) == (name, 40_001)
     assert report["first_divergent"] is None
 
 
