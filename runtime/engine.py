@@ -28,7 +28,7 @@ class Engine:
     Args:
         files: the five MEFs and weights.safetensors, held; whoever opened the artifact compared their hashes.
         dims: sizes of the model.
-        cpu_threads: threads for the graphs; 0 takes all cores.
+        cpu_threads: threads for the graphs; 0 takes as many as CPUs, or as the quota of its control groups allows.
 
     Raises:
         ArtifactError: a graph cannot be loaded, is another one or one of other dimensions; or a file was changed

@@ -125,7 +125,7 @@ def load(artifact: str | Path, cpu_threads: int = 0) -> Model:
 
     Args:
         artifact: the directory that convert wrote.
-        cpu_threads: threads for the graphs; 0 takes all cores.
+        cpu_threads: threads for the graphs; 0 takes as many as CPUs, or as the quota of its control groups allows.
 
     Raises:
         ArtifactError: damaged, of another format or MAX version, or compiled for another CPU.

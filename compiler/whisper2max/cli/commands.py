@@ -260,7 +260,7 @@ def transcribe(
     container_times: Annotated[
         bool, typer.Option("--container_times", help="Times of the film, if its sound begins later or has gaps.")
     ] = DEFAULTS.container_times,
-    threads: Annotated[int, typer.Option("--threads", min=0, help="0: all cores.")] = 0,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="0: one per CPU, within the quota.")] = 0,
     model: ModelOption = None,
 ) -> None:
     """Transcribe recordings with an artifact; torch is not needed.
