@@ -131,7 +131,7 @@ class Decoder:
         """
         under_way: list[_UnderWay[W]] = []
         while True:
-            entering = list(self._enter(windows))
+            entering = self._enter(windows)
             if entering:
                 self._prompt(entering)
             elif under_way:
@@ -153,6 +153,8 @@ class Decoder:
         while len(entering) < len(self._free_slots) and (window := windows.next()) is not None:
             sound = window.sound
             entering.append((window, sound if isinstance(sound, int) else self.hear(sound)))
+        if not entering:
+            return []
         languages = [check_language(tokenizer, each.options.language, each.options.task) for each, _ in entering]
         unknown = [audio for (_, audio), language in zip(entering, languages, strict=True) if language is None]
         detected = iter(self.languages(unknown) if unknown else ())
@@ -229,10 +231,11 @@ class _UnderWay(Generic[W]):
         """Takes the next token of each row; reordered rows keep what they share where it is."""
         parents = self.search.advance(logits)
         self.position += 1
-        if parents:
-            self.table[: len(parents)] = self.table[parents]
+        n_rows = len(parents)
+        if len(self.slots) > 1 and n_rows:
+            self.table[:n_rows] = self.table[parents]
             # no other row, now or before, has stored this position in this row's slot
-            self.table[: len(parents), self.position] = self.slots[: len(parents)]
+            self.table[:n_rows, self.position] = self.slots[:n_rows]
 
     def result(self, tokenizer: Tokenizer) -> DecodingResult:
         return decoding_result(
