@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from whisper2max.checkpoints import choose_source, recorded_source
-from whisper2max.core.errors import UsageError
+from whisper2max.core.errors import CheckpointError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,13 @@ def test_a_path_and_a_module_are_named_and_not_recorded(tmp_path, toy, monkeypat
     assert [source.record for source in found] == [None, None, None]
     with pytest.raises(UsageError, match=r"came from finetune.pt \(openai\), which cannot be found by name"):
         recorded_source({"format": "openai", "name": "finetune.pt", "request": None})
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused_when_it_is_opened(name):
+    source = choose_source(checkpoint=name)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        source.open(None, lambda text: None)
 
 
 def test_opening_says_what_is_random_and_passes_the_tokenizer_on(toy, tmp_path):

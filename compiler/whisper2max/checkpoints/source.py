@@ -1,5 +1,6 @@
 """Which checkpoint to convert, as one value: a published size, random weights, a path or hub id, or a live module."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,8 @@ def choose_source(
         return CheckpointSource(size, {"size": size}, lambda tokenizer, say: open_size(size, tokenizer, say))
     if checkpoint is not None:
         name = Path(checkpoint).name.removesuffix(".pt") or Path(checkpoint).resolve().name
-        record = None if Path(checkpoint).exists() else {"checkpoint": str(checkpoint)}
+        # not Path.exists, which raises for names that no file can have: opening says what is wrong with them
+        record = None if os.path.exists(checkpoint) else {"checkpoint": str(checkpoint)}
         return CheckpointSource(name, record, lambda tokenizer, say: open_checkpoint(checkpoint, tokenizer))
     return CheckpointSource("module", None, lambda tokenizer, say: from_module(module, tokenizer))
 
