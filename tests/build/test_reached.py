@@ -1,5 +1,8 @@
 """What a graph is made of: all that its builder reaches, and the rest left out."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from small_models import VARIANTS, packed_spec
 
@@ -144,3 +147,15 @@ def test_graphs_that_dtypes_and_sizes_share_have_one_key():
     assert len(set(keys["features"].values())) == 2
     (other,) = [each for each, key in keys["features"].items() if key != keys["features"][wanted[0]]]
     assert VARIANTS[other[0]].n_mels == 128
+
+
+def test_several_threads_look_at_once():
+    source, graphs = generated("multilingual_80_mels", "int8"), [*GRAPHS] * 16
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(source.reached, graphs))
+    finally:
+        sys.setswitchinterval(interval)
+    assert [each.model_py for each in found] == [source.reached(graph).model_py for graph in graphs]

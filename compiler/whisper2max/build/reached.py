@@ -13,8 +13,11 @@ Names are compared without looking at scopes, which can only reach too much.
 
 import ast
 import re
+import threading
 from collections.abc import Iterable, Mapping
 
+# Python 3.11 counts the depth of its trees for all threads together, and raises SystemError where two parse at once.
+_PARSER = threading.Lock()
 _PREFIX = "whisper2max."  # of names under which the kernels are registered
 _PACKAGE = "__init__.mojo"
 _REGISTERED = re.compile(rb'extensibility\.register\("([^"]+)"\)')
@@ -35,7 +38,7 @@ def reached(model_py: bytes, kernels: Mapping[str, bytes], graph: str) -> tuple[
         alone in `BUILDERS`; the kernels by file name. All of both where `BUILDERS` is not written as such a dict.
     """
     try:
-        statements = ast.parse(model_py).body
+        statements = _parsed(model_py)
     except (SyntaxError, ValueError):
         return model_py, dict(kernels)
     tables = [each for each in statements if isinstance(each, ast.Assign) and _binds(each) == {"BUILDERS"}]
@@ -49,6 +52,11 @@ def reached(model_py: bytes, kernels: Mapping[str, bytes], graph: str) -> tuple[
     source[tables[0].lineno - 1] = f"BUILDERS = {{{graph!r}: {builder}}}\n"
     texts = {node.value for each in kept for node in ast.walk(each) if isinstance(node, ast.Constant)}
     return "".join(source).rstrip("\n").encode("utf-8") + b"\n", kernels_of(kernels, texts)
+
+
+def _parsed(source: str | bytes) -> list[ast.stmt]:
+    with _PARSER:
+        return ast.parse(source).body
 
 
 def kernels_of(kernels: Mapping[str, bytes], names: Iterable[object]) -> dict[str, bytes]:
@@ -102,7 +110,7 @@ def _statements(statements: list[ast.stmt], builder: str) -> list[ast.stmt]:
     """The statements that the builder reaches; imports, and all that does more than to bind a name, belong to it."""
     statements = [each for each in statements if not _is_text(each)]
     kept = [each for each in statements if not _binds(each)]
-    waiting = [*kept, ast.parse(builder)]
+    waiting = [*kept, *_parsed(builder)]
     while waiting:
         names = {node.id for node in ast.walk(waiting.pop()) if isinstance(node, ast.Name)}
         more = [each for each in statements if each not in kept and _binds(each) & names]
