@@ -1,13 +1,14 @@
 """Phases with more threads than CPUs: every unit once, no phase before the last is done, and nobody sleeps for ever."""
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from programs import build
+from programs import KERNELS, MOJO, build
 
 PHASES = 10_000
 
@@ -82,3 +83,37 @@ def test_a_mistake_is_found(program, mistake):
 def test_a_sleeper_that_is_not_woken_is_found(program):
     with pytest.raises(subprocess.TimeoutExpired):
         run(command(program, "never_woken", 8), seconds=2)
+
+
+WAITING = """
+from kernels.phases import Phases
+
+
+@export
+def wait(phases: Pointer[Phases, ImmUntrackedOrigin], units: Int) abi("C"):
+    def nothing(unit: Int) {imm}:
+        pass
+
+    phases[].share(0, units, nothing)
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpu", "pause", "futex"),
+    [("x86_64", "x86-64-v2", r"\tpause", r"\$202, %edi"), ("aarch64", "neoverse-n1", r"\tisb", r"w0, #98")],
+)
+def test_every_kind_of_cpu_pauses_and_calls_its_futex(tmp_path, machine, cpu, pause, futex):
+    (tmp_path / "kernels").symlink_to(KERNELS)
+    (tmp_path / "waiting.mojo").write_text(WAITING)
+    target = ["--target-triple", f"{machine}-unknown-linux-gnu", "--target-cpu", cpu]
+    built = subprocess.run(
+        [MOJO, "build", "waiting.mojo", "--emit", "asm", *target, "-o", "waiting.s"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    assembly = (tmp_path / "waiting.s").read_text()
+    assert re.search(pause, assembly)
+    assert len(re.findall(futex, assembly)) == 2  # to sleep and to wake
