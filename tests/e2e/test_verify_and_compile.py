@@ -134,7 +134,7 @@ def test_verify_exits_1_and_says_why(artifact, checkpoint):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     said = " ".join(result.stderr.split())
-    assert "encoder.blocks.0.attn.residual is the first that diverges" in said
+    assert "encoder.blocks.0.attn.residual (model.encoder.layers.0.self_attn.out_proj) is the first that" in said
     assert "computed by linear_add, which has encoder.blocks.0.attn.out inside" in said
     assert "FAILED" in result.stderr and "Traceback" not in result.stderr
 

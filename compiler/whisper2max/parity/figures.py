@@ -46,7 +46,8 @@ class Row:
 
     Attributes:
         path: canonical name of the value, such as "encoder.blocks.3.attn.query" (see taps.py), or "log_mel".
-        source_path: its module in the reference's tree; None where the reference has no such module.
+        source_path: its module in the reference's tree, or the first of those inside its kernel; None where the
+            reference has no such module.
         build, graph, input, case, row, position: as of `Place`.
         kernel: the shipped kernel that computes it.
         inside: values that exist only inside this kernel, and are judged as this one.

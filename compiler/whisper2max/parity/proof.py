@@ -212,14 +212,16 @@ class PyTorch:
                 f"{path} on {place.input}: {witness.description} is {error.rel_rmse:.1e} away from "
                 f"{judge.description}, more than rounding; the references are not the same network"
             )
+        tap = self._taps[place.graph][path]
+        sources = [witness.source_path(each) for each in (path, *tap.inside)]
         row = compare(
-            self._taps[place.graph][path],
+            tap,
             place,
             got=got,
             reference=exact,
             limits=self._limits.limits(error.max_abs, error.rel_rmse, one_position=got.shape[1] == 1),
             positions=positions,
-            source_path=witness.source_path(path),
+            source_path=next((source for source in sources if source), None),
             torch=error,
             variance=variance,
         )
