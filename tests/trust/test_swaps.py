@@ -114,7 +114,7 @@ def proof_passes(monkeypatch, report, checkpoint):
 
 
 USED = ["weights.safetensors", "step.mef", "tokenizer.json"]
-LOADING = ["artifact.check_hashes", "artifact.read_contents", "runtime.model.open_artifact"]
+LOADING = ["artifact.artifact.check_hashes", "artifact.artifact.read_contents", "runtime.model.open_artifact"]
 MAPPED = "runtime.engine.map_weights"
 # Once mapped, a file must not be shortened: reading beyond its end would end the process.
 SHORTENED = list(product(LOADING, USED, [shortened]))
@@ -129,7 +129,7 @@ def test_load(artifact, after, point, name, swap):
 
 def test_load_without_a_swap(artifact, after):
     looked = []
-    for point in ("artifact.check_hashes", "runtime.engine.map_weights"):
+    for point in ("artifact.artifact.check_hashes", "runtime.engine.map_weights"):
         after(point, lambda: looked.append(True))
     whisper2max.load(artifact).close()
     assert looked == [True, True]
@@ -137,7 +137,7 @@ def test_load_without_a_swap(artifact, after):
 
 @pytest.mark.parametrize("swap", SWAPS)
 def test_inspect(artifact, after, swap):
-    after("artifact.check_hashes", lambda: swap(artifact / "graph.txt"))
+    after("artifact.artifact.check_hashes", lambda: swap(artifact / "graph.txt"))
     with pytest.raises(ArtifactError, match="graph.txt was changed"):
         inspect(artifact)
 
@@ -162,7 +162,7 @@ def test_verify_before_the_proof(unverified, module, after, proof_passes, point,
     assert (unverified / "manifest.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("point", ["proof.audit", "proof.compare_windows"])
+@pytest.mark.parametrize("point", ["parity.proof.audit", "parity.proof.compare_windows"])
 def test_verify_in_the_midst_of_the_proof(unverified, module, after, point):
     after(point, lambda: in_place(unverified / "weights.safetensors"))
     with pytest.raises(ArtifactError, match="weights.safetensors was changed"):
@@ -202,7 +202,7 @@ def test_compare(artifact, small_artifact, monkeypatch, swap, judged):
 
 @pytest.mark.parametrize("swap", SWAPS)
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.py", "kernels/tile.mojo"])
-@pytest.mark.parametrize("point", ["rebuild.open_artifact", "rebuild.compile_graphs"])
+@pytest.mark.parametrize("point", ["build.rebuild.open_artifact", "build.rebuild.compile_graphs"])
 def test_compile(artifact, after, point, name, swap):
     before = (artifact / "manifest.json").read_bytes()
     after(point, lambda: swap(artifact / name))
@@ -223,7 +223,7 @@ def test_compile_compiles_what_was_hashed(artifact, after, monkeypatch):
         compiled.append(source.model_py)
         return compile_graphs(source, directory, target, say)
 
-    after("rebuild.link_files", swap_for_a_while)
+    after("build.rebuild.link_files", swap_for_a_while)
     monkeypatch.setattr("whisper2max.build.rebuild.compile_graphs", compiler)
     with pytest.raises(ArtifactError, match="model.py was changed"):
         rebuild(artifact, lambda message: None)
@@ -275,14 +275,14 @@ def cached(small_artifact, tmp_path, monkeypatch):
 
 def test_a_cached_graph_that_changes_in_place_is_refused(cached, after):
     source, target, made, entry = cached
-    after("build.GraphCache.get", lambda: in_place(entry))
+    after("build.compiler.GraphCache.get", lambda: in_place(entry))
     with pytest.raises(ArtifactError, match="features.mef was changed"):
         compile_graphs(source, made, target, lambda message: None)
 
 
 def test_a_cached_graph_that_is_replaced_changes_nothing(cached, after, small_artifact):
     source, target, made, entry = cached
-    after("build.GraphCache.get", lambda: replaced(entry))
+    after("build.compiler.GraphCache.get", lambda: replaced(entry))
     hashes = compile_graphs(source, made, target, lambda message: None)
     assert hashes == {"features.mef": small_artifact.manifest["files"]["features.mef"]["sha256"]}
     assert (made / "features.mef").read_bytes() == (small_artifact.path / "features.mef").read_bytes()
