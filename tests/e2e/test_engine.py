@@ -1,45 +1,76 @@
-"""The engine takes what is large in parts; nobody can tell from the bits."""
+"""The compiled graphs as decoding uses them: windows, slots and rows at random in every dtype; features in parts."""
+
+from functools import cache
 
 import numpy as np
 import pytest
+from schedules import Schedules, reordered
 
-from whisper2max.runtime import engine, recording
+import whisper2max
+from whisper2max.graph.passes import PASSES
+from whisper2max.parity.tolerances import EPSILONS, TOLERANCES
+from whisper2max.runtime import recording
 from whisper2max.runtime.audio import Sound, load_audio
+from whisper2max.runtime.model import Model
 from whisper2max.runtime.recording import Recording
 from whisper2max.samples import SPEECH
 
 
-@pytest.mark.parametrize("n_audios", [3, 5])
-@pytest.mark.parametrize("rows_of_one", [1, 2])
-def test_prompts_of_many_windows_in_parts(tiny_en, monkeypatch, n_audios, rows_of_one):
-    rng = np.random.default_rng(n_audios)
-    encoder = tiny_en.engine
-    states = encoder.to_states(encoder.to_numpy(encoder.encode(rng.normal(0, 0.5, (n_audios, 80, 3000)).astype("f4"))))
-    tokens = rng.integers(0, 50_000, (n_audios * rows_of_one, 7))
-    picked = np.tile([0, 6], (len(tokens), 1))
+@pytest.fixture(scope="module")
+def load(small_converted):
+    """Loads the small artifact of a dtype, once."""
 
-    def run():
-        logits, session = encoder.prompt(states, tokens, picked)
-        yield logits
-        for position in (7, 8, 9):
-            yield session.step(tokens[:, position - 7], np.full(len(tokens), position, np.int64))
+    @cache
+    def loaded(dtype: str) -> Model:
+        return whisper2max.load(small_converted(dtype).path)
 
-    together = {}
-    # more than once: what is copied too late is copied in time now and then
-    for audios_at_a_time in (100, 1, 2, 1, 2):
-        monkeypatch.setattr(engine, "AUDIOS_AT_A_TIME", audios_at_a_time)
-        for step, got in enumerate(run()):
-            np.testing.assert_array_equal(got, together.setdefault(step, got))
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("dtype", "seeds"),
+    [
+        *((dtype, range(20)) for dtype in PASSES),
+        pytest.param("float32", range(20, 200), marks=pytest.mark.slow),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value[0]} to {value[-1]}",
+)
+def test_no_window_notices_the_others(load, dtype, seeds):
+    model = load(dtype)
+    schedules = Schedules(model.engine, model.tokenizer)
+    lengths = set()
+    for seed in seeds:
+        for result, alone in schedules.results(seed):
+            assert result.tokens == alone.tokens and result.language == alone.language
+            for name in ("avg_logprob", "no_speech_prob"):
+                assert getattr(result, name) == pytest.approx(getattr(alone, name), abs=1e-5)
+            lengths.add(len(result.tokens))
+    assert len(lengths) > 5
+
+
+@pytest.mark.parametrize("dtype", PASSES)
+def test_reordered_rows_give_the_logits_of_texts_decoded_alone(load, dtype):
+    """To the rounding of sums in float32, and where a value is rounded to a narrow dtype after them, to its step."""
+    model = load(dtype)
+    limit = TOLERANCES[dtype].limits(0, 0, one_position=True)["max_abs"] if dtype == "float32" else EPSILONS[dtype]
+    compared, worst = 0, 0.0
+    for got, alone in reordered(model.engine, model.tokenizer, seed=0):
+        worst = max(worst, np.abs(got - alone).max() / np.abs(alone).max())
+        compared += 1
+    print(f"{dtype}: {worst:.1e} of the largest logit, of {limit:.1e}")
+    assert worst <= limit
+    assert compared > 400
 
 
 @pytest.mark.parametrize("block_frames", [137, 600, 6000])
-def test_a_spectrogram_in_parts(tiny_en, monkeypatch, block_frames):
+def test_a_spectrogram_in_parts(load, monkeypatch, block_frames):
     samples = load_audio(SPEECH)
-    whole = tiny_en.engine.log_mel(samples, padding=480_000)
+    engine = load("float32").engine
+    whole = engine.log_mel(samples, padding=480_000)
     monkeypatch.setattr(recording, "KEPT_SECONDS", 0)
     monkeypatch.setattr(recording, "BLOCK_FRAMES", block_frames)
     pieces = [samples[at : at + 1000] for at in range(0, samples.size, 1000)]
-    heard = Recording(Sound("speech.flac", lambda: iter(pieces)), tiny_en.engine)
+    heard = Recording(Sound("speech.flac", lambda: iter(pieces)), engine)
     np.testing.assert_array_equal(heard.window_in_silence(0, 3000), whole[:, :3000])
     n_frames = heard.n_frames
     np.testing.assert_array_equal(heard.window(0, n_frames, 3000)[:, :n_frames], whole[:, :n_frames])
