@@ -55,7 +55,7 @@ class Decoder:
         engine: runs the model.
         tokenizer: of the model.
         windows: how many are decoded at once.
-        audios: how many are kept at once, at least as many; the default.
+        audios: how many that were heard are kept at once, at least one for each of them.
         search: makes the search of a window.
         rows: most rows that the search of one window has at once.
     """

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from whisper2max.runtime.hypotheses import DecodingResult
 from whisper2max.runtime.loop import Window, Windows
-from whisper2max.runtime.options import DecodingOptions, TranscriptionOptions
+from whisper2max.runtime.options import TranscriptionOptions
 from whisper2max.runtime.recording import Recording
 from whisper2max.runtime.results import Segment
 from whisper2max.runtime.rules import EndRule
@@ -44,8 +44,8 @@ class Heard:
         recording: is cut.
         tokenizer: of the model.
         options: of the transcription.
-        language: code of the spoken language; None while it is not known.
         n_frames: frames of a window.
+        language: code of the spoken language; None while it is not known.
         audios: number of the audio of each window that is heard already, by seek and end.
     """
 
@@ -60,7 +60,7 @@ class Heard:
         """The window from a frame up to another."""
         audio = self.audios.pop((seek, end), None)
         sound = self.recording.window(seek, end, self.n_frames) if audio is None else audio
-        options: DecodingOptions = self.options.of_window(self.language, prompt)
+        options = self.options.of_window(self.language, prompt)
         return Stretch(sound=sound, options=options, end_rule=end_rule, seek=seek, end=end)
 
     def is_silent(self, result: DecodingResult) -> bool:

@@ -63,12 +63,14 @@ class Whisper2Max(Peer):
         return self._transcribe(path, 1, 1)
 
     def _transcribe(self, audio: np.ndarray | Path, beam_size: int, batch_size: int) -> str:
+        from whisper2max.core.errors import UsageError
+
         asked = {"beam_size": beam_size, "batch_size": batch_size}
         extra = {name: value for name, value in asked.items() if value != 1}
         try:
             segments, _ = self.model.transcribe(audio, **OPTIONS, **extra)
-        except TypeError as error:
-            unknown = [name for name in extra if f"unexpected keyword argument '{name}'" in str(error)]
+        except UsageError as error:
+            unknown = [name for name in extra if f"no option {name}" in str(error)]
             if unknown:
                 raise NotOffered(f"this version's transcribe has no {unknown[0]}") from error
             raise
