@@ -134,7 +134,8 @@ MUTATIONS = {
         "return self.slots.unsafe_offset(row * self.context)",
         "return self.slots",
         ATTENTION_TO_TOKENS,
-        "step of 3 rows, reordered, row 1 at 224",
+        # row 1 decodes the tokens of row 0 with another audio, which only the next block attends to
+        "step of 3 rows, reordered, row 2 at 447",
     ),
 }
 
