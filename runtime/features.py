@@ -64,7 +64,7 @@ def log_mel(samples: np.ndarray, n_mels: int, padding: int = 0) -> np.ndarray:
     return scaled(powers, powers.max(initial=SILENCE))
 
 
-def scaled(powers: np.ndarray, loudest: float) -> np.ndarray:
+def scaled(powers: np.ndarray, loudest: float | np.floating) -> np.ndarray:
     """What the encoder hears: log-mel powers above a floor, in units of 40 dB, about -1 to 1.
 
     Args:

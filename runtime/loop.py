@@ -160,12 +160,14 @@ class Decoder:
         detected = iter(self.languages(unknown) if unknown else ())
         under_way = []
         for (window, audio), language in zip(entering, languages, strict=True):
-            probabilities = next(detected) if language is None else None
-            spoken = language or max(probabilities, key=probabilities.__getitem__)
-            prompt = initial_prompt(tokenizer, n_text_ctx, window.options, spoken)
+            probabilities = None
+            if language is None:
+                probabilities = next(detected)
+                language = max(probabilities, key=probabilities.__getitem__)
+            prompt = initial_prompt(tokenizer, n_text_ctx, window.options, language)
             rules = Rules(tokenizer, n_text_ctx, window.options, len(prompt.tokens), window.end_rule)
             search, slots = self._make_search(rules), self._free_slots.pop()
-            under_way.append(_UnderWay(window, audio, slots, prompt, search, n_text_ctx, spoken, probabilities))
+            under_way.append(_UnderWay(window, audio, slots, prompt, search, n_text_ctx, language, probabilities))
         return under_way
 
     def _prompt(self, entering: "list[_UnderWay[W]]") -> None:

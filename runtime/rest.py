@@ -33,7 +33,7 @@ class TellTheRest:
         begun = hypothesis.tokens[-2:]
         if len(begun) < 2 or not all(token in self._timestamps for token in begun):
             return
-        if hypothesis.last_timestamp >= self._earliest_end or scores.argmax() != self._eot:
+        if begun[1] >= self._earliest_end or scores.argmax() != self._eot:
             return
         if hypothesis.passed is None:
             so_far, of_the_end = hypothesis.sum_logprob, scores[self._eot] - log_sum_exp(scores)

@@ -53,19 +53,16 @@ def transcribe(
         cuts = cut_at_pauses(recording.loudness, recording.sounding, n_frames)
         at_once = max(1, min(options.batch_size, len(cuts)))
         cutter = AtPauses(heard, cuts, prompt, at_once)
-    first, probabilities = cutter.first(), None
     # the language may be listened for twice, while what is decoded first is kept
     decoder = Decoder(engine, tokenizer, at_once, audios=2 if language is None else 1)
-    if language is None and first is not None:
+    info = TranscriptionInfo(language, float(language is not None), recording.duration, None, options)
+    if language is None and (first := cutter.first()) is not None:
         probabilities, heard.audios[first] = language_of(decoder, recording, first, n_frames)
-        heard.language = max(probabilities, key=probabilities.__getitem__)
-    info = TranscriptionInfo(
-        language=heard.language,
-        language_probability=probabilities[heard.language] if probabilities else float(language is not None),
-        duration=recording.duration,
-        all_language_probs=probabilities and sorted(probabilities.items(), key=lambda item: -item[1]),
-        transcription_options=options,
-    )
+        ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+        heard.language, probability = ranked[0]
+        info = replace(
+            info, language=heard.language, language_probability=probability, all_language_probs=ranked
+        )
     segments = _segments(decoder, cutter)
     return (_in_container(segments, recording) if options.container_times else segments), info
 
@@ -77,7 +74,7 @@ def _settled(options: TranscriptionOptions) -> TranscriptionOptions:
         UsageError: they do not go together.
     """
     batches = options.batch_size is not None
-    if batches and options.batch_size < 1:
+    if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"batch_size is {options.batch_size}; expected 1 or more windows, or None to decode in turn.")
     if batches and options.condition_on_previous_text:
         raise UsageError(

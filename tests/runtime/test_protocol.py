@@ -13,7 +13,7 @@ UNREAD = "av,max,openvino,peers.openvino_export,pytest,safetensors,tokenizers,to
 
 @pytest.fixture(scope="module")
 def mypy(repository: Path, tmp_path_factory):
-    """Runs mypy on a file of this folder; gives what it says."""
+    """Runs mypy on files; gives what it says."""
     folder = tmp_path_factory.mktemp("mypy")
     # mypy cannot follow the finder of an editable installation, so the package is put together here
     package = folder / "whisper2max"
@@ -29,12 +29,21 @@ def mypy(repository: Path, tmp_path_factory):
     )
     path = [folder, Path(__file__).parent, repository / "benchmarks"]
 
-    def run(file: Path) -> str:
-        command = [sys.executable, "-m", "mypy", "--config-file", folder / "mypy.ini", "--cache-dir", folder, file]
+    def run(*files: Path) -> str:
+        command = [sys.executable, "-m", "mypy", "--config-file", folder / "mypy.ini", "--cache-dir", folder, *files]
         environment = {**os.environ, "MYPYPATH": os.pathsep.join(map(str, path))}
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
 
     return run
+
+
+USE_ENGINES = ("decoding", "detection", "loop", "recording", "transcribe", "windows", "in_turn", "at_pauses")
+DECIDE = ("hypotheses", "options", "prompts", "protocol", "rest", "rules", "search")
+
+
+def test_those_who_use_an_engine_ask_no_more_of_it(mypy, repository):
+    said = mypy(*(repository / "runtime" / f"{name}.py" for name in (*USE_ENGINES, *DECIDE)))
+    assert "Success: no issues found" in said, said
 
 
 def test_every_engine_is_one(mypy):
