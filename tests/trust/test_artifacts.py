@@ -14,8 +14,10 @@ import pytest
 from crafting import DEEP, Crafted, tensors
 from limits import assert_refused, run_limited
 
+from whisper2max.artifact.manifest import FORMAT_VERSION
 from whisper2max.samples import SPEECH
 
+VERSION = f'"format_version": {FORMAT_VERSION}'
 HOSTNAME = Path("/etc/hostname")
 OUTSIDE = {"sha256": hashlib.sha256(HOSTNAME.read_bytes()).hexdigest(), "bytes": HOSTNAME.stat().st_size}
 
@@ -114,10 +116,10 @@ OF_THE_MANIFEST = {
     "dupkeys": (manifest_text('"verified": true', '"verified": true, "verified": true'), "duplicate key 'verified'"),
     "dupkeys_many": (many_keys, "duplicate key 'k0'"),
     "nan": (manifest_text('"verified": true', '"verified": NaN'), "NaN is not a finite number"),
-    "hugeint": (manifest_text('"format_version": 3', '"format_version": ' + "9" * 10_000), "not valid JSON"),
-    "longint": (manifest_text('"format_version": 3', '"format_version": ' + "9" * 4000), "upgrade whisper2max"),
-    "hugefloat": (manifest_text('"format_version": 3', '"format_version": 1e999'), "1e999 is not a finite number"),
-    "floatversion": (manifest_text('"format_version": 3', '"format_version": 3.0'), r"format_version 3\.0"),
+    "hugeint": (manifest_text(VERSION, '"format_version": ' + "9" * 10_000), "not valid JSON"),
+    "longint": (manifest_text(VERSION, '"format_version": ' + "9" * 4000), "upgrade whisper2max"),
+    "hugefloat": (manifest_text(VERSION, '"format_version": 1e999'), "1e999 is not a finite number"),
+    "floatversion": (manifest_text(VERSION, '"format_version": 4.0'), r"format_version 4\.0"),
     "deepjson": (lambda crafted: crafted.put("manifest.json", DEEP), "nested too deeply"),
     "nonutf8": (lambda crafted: crafted.put("manifest.json", b'{"name":"\xff\xfe"}'), "not valid JSON"),
     "bom": (lambda crafted: crafted.put("manifest.json", b"\xef\xbb\xbf" + crafted.read("manifest.json")), "BOM"),
@@ -298,7 +300,7 @@ OF_THE_CONTENT = {
     "dims_state_1024": (dims(n_text_state=1024, n_audio_state=1024), "n_audio_state 1024 and 32"),
     "dims_everywhere": (
         other_dims_everywhere,
-        r"compiled graphs are not of this model: prompt.mef takes .*\[2, \?, 448, 32\].* expected .*\[2, \?, 449, 32\]",
+        r"compiled graphs are not of this model: extend.mef takes .*\[\?, 2, 448, 32\].* expected .*\[\?, 2, 449, 32\]",
     ),
     "graph_deep": (graph_text("dtype = 'float32'", "dtype = " + "-" * 900 + "1"), "line 2 of the graph text"),
     "graph_long": (graph_text("dtype = 'float32'", "dtype = '" + "x" * 2000 + "'"), "line 2 of the graph text"),
