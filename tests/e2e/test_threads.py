@@ -11,6 +11,7 @@ PROGRAM = """
 import json, multiprocessing, os, sys, time, warnings
 import numpy as np
 import whisper2max
+from whisper2max.runtime.options import DecodingOptions
 from whisper2max.samples import SPEECH
 
 artifact, how = sys.argv[1:]
@@ -23,7 +24,7 @@ calls = {
     "log_mel": lambda: model.log_mel(np.zeros(480_000, np.float32)),
     "encode": lambda: model.encode(mel),
     "logits": lambda: model.logits(tokens, states),
-    "decode": lambda: model.decode(mel, []),
+    "decode": lambda: model.decode(mel, [DecodingOptions()]),
     "load": lambda: whisper2max.load(artifact),
 }
 
@@ -94,17 +95,33 @@ def test_the_width_of_the_pool(quota, cpu_threads, expected):
     """CPUs that the process may run on, or the quota if it is less, or what is asked for; each thread on all CPUs."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two CPUs")
-    program = f"""
-import os
+    program = f'''
+import os, time
+from contextlib import suppress
 from pathlib import Path
 from whisper2max.runtime import threads
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 allowed = os.sched_getaffinity(0)
 threads.quota_of_cpus = lambda: {quota}
 session = threads.shared_session({cpu_threads})
-tasks = [task for task in Path("/proc/self/task").iterdir() if "Thread" in (task / "comm").read_text()]
+
+
+def pool():
+    """Threads of MAX by their name; others end meanwhile."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += [task] * ("Thread" in (task / "comm").read_text())
+    return found
+
+
+end = time.monotonic() + 20
+while len(pool()) < {expected} and time.monotonic() < end:
+    time.sleep(0.01)  # a thread of MAX gives itself its name
+time.sleep(0.2)
+tasks = pool()
 assert all(os.sched_getaffinity(int(task.name)) == allowed for task in tasks), "pinned to some CPUs"
 print(len(tasks))
-"""
+'''
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.stdout == f"{expected}\n", result.stderr
