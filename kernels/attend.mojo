@@ -1,6 +1,7 @@
 """One query against many keys: the inner loop that decoder attention is made of.
 
-Keys and values are rows of `stride` floats, of which one head owns `head_dim`. Row p lies in a slot of its own choice:
+Keys and values are rows of `stride` floats, of which one head owns `head_dim`. Every row says in which slot it lies, and
+those that follow each other in one slot are read as if there was no other:
 
            slot 0, rows of stride      slot 1
     p = 0  [ h0 | h1 | h2 | .. ] <-   [ .. ]    slots[0] = 0    scores[p] = query . keys[slots[p]][p]
@@ -14,6 +15,20 @@ AVX-512 vectors), so both passes run at the speed at which keys and values arriv
 
 from std.math import exp
 from std.sys import simd_width_of
+
+from .tile import LANES
+
+
+@always_inline
+def end_of_run(slots: Pointer[Int32, _], first: Int, rows: Int) -> Int:
+    """One past the last of the rows from `first` on that lie in the same slot."""
+    var slot = slots.unsafe_offset(first).unsafe_load()
+    var end = first + 1
+    while end + LANES <= rows and slots.unsafe_offset(end).unsafe_load[width=LANES]().eq(slot).reduce_and():
+        end += LANES
+    while end < rows and slots.unsafe_offset(end).unsafe_load() == slot:
+        end += 1
+    return end
 
 
 def attend[
@@ -52,24 +67,32 @@ def attend[
         q[c] = query.unsafe_offset(c * width).unsafe_load[width=width]() * scale
 
     var largest = Float32.MIN
-    for row in range(rows):
-        var slot = Int(slots.unsafe_offset(row).unsafe_load())
-        var key = keys.unsafe_offset(slot * slot_stride + row * stride)
-        var products = SIMD[DType.float32, width](0)
-        comptime for c in range(chunks):
-            products = key.unsafe_offset(c * width).unsafe_load[width=width]().fma(q[c], products)
-        var score = products.reduce_add()
-        scores.unsafe_offset(row).unsafe_store(score)
-        largest = max(largest, score)
+    var first = 0
+    while first < rows:
+        var end = end_of_run(slots, first, rows)
+        var of_slot = keys.unsafe_offset(Int(slots.unsafe_offset(first).unsafe_load()) * slot_stride)
+        for row in range(first, end):
+            var key = of_slot.unsafe_offset(row * stride)
+            var products = SIMD[DType.float32, width](0)
+            comptime for c in range(chunks):
+                products = key.unsafe_offset(c * width).unsafe_load[width=width]().fma(q[c], products)
+            var score = products.reduce_add()
+            scores.unsafe_offset(row).unsafe_store(score)
+            largest = max(largest, score)
+        first = end
 
     var total = Float32(0)
     var mixed = Array[SIMD[DType.float32, width], chunks](fill=0)
-    for row in range(rows):
-        var weight = exp(scores.unsafe_offset(row).unsafe_load() - largest)
-        total += weight
-        var slot = Int(slots.unsafe_offset(row).unsafe_load())
-        var value = values.unsafe_offset(slot * slot_stride + row * stride)
-        comptime for c in range(chunks):
-            mixed[c] = value.unsafe_offset(c * width).unsafe_load[width=width]().fma(weight, mixed[c])
+    first = 0
+    while first < rows:
+        var end = end_of_run(slots, first, rows)
+        var of_slot = values.unsafe_offset(Int(slots.unsafe_offset(first).unsafe_load()) * slot_stride)
+        for row in range(first, end):
+            var weight = exp(scores.unsafe_offset(row).unsafe_load() - largest)
+            total += weight
+            var value = of_slot.unsafe_offset(row * stride)
+            comptime for c in range(chunks):
+                mixed[c] = value.unsafe_offset(c * width).unsafe_load[width=width]().fma(weight, mixed[c])
+        first = end
     comptime for c in range(chunks):
         output.unsafe_offset(c * width).unsafe_store(mixed[c] / total)

@@ -20,6 +20,7 @@ from max.gpu.host import DeviceContext
 from .attend import attend
 from .product import untracked
 from .share import share_range
+from .tile import LANES
 
 
 @fieldwise_init
@@ -53,6 +54,22 @@ struct Cache(Copyable, TrivialRegisterPassable):
         return Int(slot) * self.slot_stride + position * self.state
 
 
+def require_slots(slots: Pointer[Int32, _], positions: Int, count: Int) raises:
+    """Raise unless all of these positions lie in one of `count` slots."""
+    var p = 0
+    var least, most = slots.unsafe_load(), slots.unsafe_load()
+    while p + LANES <= positions:
+        var some = slots.unsafe_offset(p).unsafe_load[width=LANES]()
+        least, most = min(least, some.reduce_min()), max(most, some.reduce_max())
+        p += LANES
+    while p < positions:
+        var slot = slots.unsafe_offset(p).unsafe_load()
+        least, most = min(least, slot), max(most, slot)
+        p += 1
+    if least < 0 or Int(most) >= count:
+        raise Error("cached_attention: a row names a slot that the caches do not hold")
+
+
 def cache_of(
     layer: Int,
     positions: InputTensor[dtype=DType.int64, rank=1, ...],
@@ -78,9 +95,7 @@ def cache_of(
         var position = Int(positions[row])
         if position < 0 or position + length > context:
             raise Error("cached_attention: a position lies outside the text context")
-        for p in range(position + length):
-            if not 0 <= Int(slots[row, p]) < count:
-                raise Error("cached_attention: a row names a slot that the caches do not hold")
+        require_slots(untracked(slots.unsafe_ptr()).unsafe_offset(row * context), position + length, count)
     var first = layer * context * state
     return Cache(
         cache_keys.unsafe_ptr().unsafe_offset(first).unsafe_origin_cast[MutUntrackedOrigin](),
