@@ -6,21 +6,23 @@ float32. Between layers all values are float32.
 
     features  samples of any length -> log-mel powers
     encoder   log-mel spectrogram of 30 s -> audio states
-    prompt    tokens of any length from position 0 -> logits; fills the self-attention caches and
-              projects the audio states to cross-attention keys and values, once per window
+    audio     audio states -> cross-attention keys and values of every layer, in a place of a pool; once per window
+    extend    tokens of any length, after what the caches hold of each row -> logits; a prompt extends nothing
     step      one token per row, every row at its own position -> logits
 
     encoder_block, decoder_block    one block by itself, layer 0 by name; made to look into, not shipped
 
 Functions and weight names follow openai-whisper's model.py. Shapes are written [batch, frames, state].
-Every builder takes `taps`, names of intermediate values that become extra outputs after its own.
+Every builder takes `taps`, names of intermediate values that become extra outputs after its own. They are values that
+the kernels pass on; taking them changes nothing in the graph.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from max.dtype import DType
-from max.graph import BufferType, BufferValue, DeviceRef, Dim, Graph, TensorType, TensorValue, Weight, ops
+from max.graph import BufferType, BufferValue, DeviceRef, Dim, Graph, TensorType, TensorValue, Value, Weight, ops
 
 N_MELS = 80
 N_AUDIO_CTX = 1500
@@ -42,22 +44,18 @@ KERNELS = Path(__file__).parent / "kernels"
 
 
 class Network(Graph):
-    """A graph that knows its intermediate values by module path, so that any of them can be an output too.
+    """A graph that knows its intermediate values by module path, so that any of them can be an output too."""
 
-    The kernels join what can be joined; where values on the way are wanted, each layer runs by itself.
-    """
-
-    def __init__(self, name: str, input_types: list[TensorType | BufferType], kernels: Path, taps: Sequence[str]):
+    def __init__(self, name: str, input_types: list[TensorType | BufferType], kernels: Path):
         super().__init__(name, input_types=input_types, custom_extensions=[kernels])
         self.values: dict[str, TensorValue] = {}
-        self.taps = taps
 
-    def finish(self, *outputs: TensorValue) -> "Network":
+    def finish(self, taps: Sequence[str], *outputs: TensorValue) -> "Network":
         """Set the outputs: the graph's own, then the values at `taps`."""
-        unknown = [path for path in self.taps if path not in self.values]
+        unknown = [path for path in taps if path not in self.values]
         if unknown:
             raise ValueError(f"no value of graph {self.name} is called {', '.join(unknown)}")
-        self.output(*outputs, *(self.values[path] for path in self.taps))
+        self.output(*outputs, *(self.values[path] for path in taps))
         return self
 
 
@@ -104,20 +102,17 @@ def zeros(n: int) -> TensorValue:
 
 
 def linear(
-    x: TensorValue,
-    name: str,
-    n_in: int,
-    n_out: int,
-    bias: bool = True,
-    activation: str = "none",
-    add: TensorValue | None = None,
+    x: TensorValue, name: str, n_in: int, n_out: int, bias: bool = True, activation: str = "none"
 ) -> TensorValue:
-    """One Linear, [batch, length, n_in] -> [batch, length, n_out], and what follows it: an activation or a residual."""
+    """One Linear, [batch, length, n_in] -> [batch, length, n_out], and the activation that follows it."""
     values, shape = [x, *affine(name, n_in, n_out, bias)], [x.shape[0], x.shape[1], n_out]
-    if add is not None and not Graph.current.taps:
-        return tap(name, kernel("linear_add", [*values, add], shape))
-    y = tap(name, kernel("linear", values, shape, activation=activation))
-    return y if add is None else add + y
+    return kernel("linear", values, shape, activation=activation)
+
+
+def linear_add(x: TensorValue, name: str, n_in: int, n_out: int, add: TensorValue, bias: bool = True) -> TensorValue:
+    """One Linear plus a residual, [batch, length, n_in] -> [batch, length, n_out]."""
+    values, shape = [x, *affine(name, n_in, n_out, bias), add], [x.shape[0], x.shape[1], n_out]
+    return kernel("linear_add", values, shape)
 
 
 def norm(name: str, n_state: int, eps: float) -> list[TensorValue]:
@@ -152,9 +147,9 @@ def conv1d(
         stride=stride,
         padding=padding,
         channels_first=channels_first,
-        activation="none" if Graph.current.taps else "gelu",
+        activation="gelu",
     )
-    return ops.gelu(tap(name, y)) if Graph.current.taps else y
+    return tap(f"{name}.gelu", y)
 
 
 def add_positions(x: TensorValue, name: str, n_ctx: int, n_state: int, positions: TensorValue) -> TensorValue:
@@ -169,17 +164,8 @@ def start() -> TensorValue:
 
 def mlp(x: TensorValue, name: str, n_state: int, add: TensorValue) -> TensorValue:
     """4 times the width and back, plus a residual, [batch, length, n_state] -> the same."""
-    if Graph.current.taps:
-        h = linear(x, f"{name}.0", n_state, 4 * n_state)
-        h = tap(f"{name}.1", ops.gelu(h, "none"))
-    else:
-        h = linear(x, f"{name}.0", n_state, 4 * n_state, activation="gelu")
-    return linear(h, f"{name}.2", 4 * n_state, n_state, add=add)
-
-
-def attention(query: TensorValue, keys: TensorValue, values: TensorValue, head_dim: int) -> TensorValue:
-    """Attention of [batch, length, state] to N_AUDIO_CTX packed keys and values."""
-    return kernel("attention", [query, keys, values], query.shape, head_dim=head_dim, frames=N_AUDIO_CTX)
+    h = tap(f"{name}.1", linear(x, f"{name}.0", n_state, 4 * n_state, activation="gelu"))
+    return linear_add(h, f"{name}.2", 4 * n_state, n_state, add)
 
 
 def key_panels(dtype: DType, head_dim: int) -> list[int]:
@@ -194,13 +180,9 @@ def value_panels(dtype: DType, head_dim: int) -> list[int]:
     return [-(-head_dim // 32), -(-N_AUDIO_CTX // word) + (dtype != DType.float32), 32 * word]
 
 
-def pack_audio(
-    keys: TensorValue, values: TensorValue, heads: int, head_dim: int, dtype: DType
-) -> tuple[TensorValue, TensorValue]:
-    """Keys and values [batch, N_AUDIO_CTX, heads * head_dim] as the attention kernels read them."""
-    shapes = [[keys.shape[0], heads, *panels_of(dtype, head_dim)] for panels_of in (key_panels, value_panels)]
-    packed_keys = kernel("pack_keys", [keys], shapes[0], dtype, head_dim=head_dim)
-    return packed_keys, kernel("pack_values", [values], shapes[1], dtype, head_dim=head_dim)
+def projection(x: TensorValue, name: str, n_in: int, n_out: int, bias: bool = True) -> TensorValue:
+    """One Linear whose result is a value of its own: queries, keys and values."""
+    return tap(name, linear(x, name, n_in, n_out, bias))
 
 
 # ---------------------------------------------------------------------------------------- features
@@ -217,9 +199,9 @@ def build_features(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network
     """
     samples = TensorType(DType.float32, ["samples"], CPU)
     filters, padding = TensorType(DType.float32, [N_MELS, 201], CPU), TensorType(DType.int64, [], CPU)
-    with Network("features", [samples, filters, padding], kernels, taps) as graph:
+    with Network("features", [samples, filters, padding], kernels) as graph:
         mel = kernel("log_mel", [value.tensor for value in graph.inputs], [N_MELS, "frames"])
-    return graph.finish(mel)
+    return graph.finish(taps, mel)
 
 
 # ---------------------------------------------------------------------------------------- encoder
@@ -228,12 +210,15 @@ def build_features(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network
 def self_attention(x: TensorValue, name: str, add: TensorValue) -> TensorValue:
     """Attention of every frame to every other, plus a residual, [batch, N_AUDIO_CTX, N_AUDIO_STATE] -> the same."""
     head_dim = N_AUDIO_STATE // N_AUDIO_HEAD
-    query = linear(x, f"{name}.query", N_AUDIO_STATE, N_AUDIO_STATE)
-    key = linear(x, f"{name}.key", N_AUDIO_STATE, N_AUDIO_STATE, bias=False)
-    value = linear(x, f"{name}.value", N_AUDIO_STATE, N_AUDIO_STATE)
-    keys, values = pack_audio(key, value, N_AUDIO_HEAD, head_dim, SELF_ATTENTION)
-    y = tap(f"{name}.qkv_attention", attention(query, keys, values, head_dim))
-    return linear(y, f"{name}.out", N_AUDIO_STATE, N_AUDIO_STATE, add=add)
+    query = projection(x, f"{name}.query", N_AUDIO_STATE, N_AUDIO_STATE)
+    key = projection(x, f"{name}.key", N_AUDIO_STATE, N_AUDIO_STATE, bias=False)
+    value = projection(x, f"{name}.value", N_AUDIO_STATE, N_AUDIO_STATE)
+    shapes = [[x.shape[0], N_AUDIO_HEAD, *of(SELF_ATTENTION, head_dim)] for of in (key_panels, value_panels)]
+    keys = kernel("pack_keys", [key], shapes[0], SELF_ATTENTION, head_dim=head_dim)
+    values = kernel("pack_values", [value], shapes[1], SELF_ATTENTION, head_dim=head_dim)
+    y = kernel("attention", [query, keys, values], query.shape, head_dim=head_dim, frames=N_AUDIO_CTX)
+    y = tap(f"{name}.qkv_attention", y)
+    return linear_add(y, f"{name}.out", N_AUDIO_STATE, N_AUDIO_STATE, add)
 
 
 def encoder_block(x: TensorValue, name: str) -> TensorValue:
@@ -246,12 +231,11 @@ def encoder_block(x: TensorValue, name: str) -> TensorValue:
 
 MEL = TensorType(DType.float32, ["batch", N_MELS, 2 * N_AUDIO_CTX], CPU)
 STATES = TensorType(DType.float32, ["batch", N_AUDIO_CTX, N_AUDIO_STATE], CPU)
-AUDIO = TensorType(DType.float32, ["audio", N_AUDIO_CTX, N_AUDIO_STATE], CPU)
 
 
 def build_encoder(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
     """mel float32 [batch, N_MELS, 2 * N_AUDIO_CTX] -> states float32 [batch, N_AUDIO_CTX, N_AUDIO_STATE]."""
-    with Network("encoder", [MEL], kernels, taps) as graph:
+    with Network("encoder", [MEL], kernels) as graph:
         x = graph.inputs[0].tensor
         frames = 2 * N_AUDIO_CTX
         x = conv1d(x, "encoder.conv1", N_MELS, frames, N_AUDIO_STATE, 3, 1, 1, channels_first=True)
@@ -260,98 +244,151 @@ def build_encoder(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
         for layer in range(N_AUDIO_LAYER):
             x = encoder_block(x, f"encoder.blocks.{layer}")
         states = layer_norm(x, "encoder.ln_post", N_AUDIO_STATE, 1e-05)
-    return graph.finish(states)
+    return graph.finish(taps, states)
 
 
 def build_encoder_block(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
     """x float32 [batch, N_AUDIO_CTX, N_AUDIO_STATE] -> the same, through encoder.blocks.0."""
-    with Network("encoder_block", [STATES], kernels, taps) as graph:
+    with Network("encoder_block", [STATES], kernels) as graph:
         x = encoder_block(graph.inputs[0].tensor, "encoder.blocks.0")
-    return graph.finish(x)
+    return graph.finish(taps, x)
+
+
+# ---------------------------------------------------------------------------------------- audio
+
+
+def pool_type(panels_of: Callable[[DType, int], list[int]]) -> TensorType:
+    """Packed cross-attention keys or values of every layer, [audios, N_TEXT_LAYER, N_TEXT_HEAD, ..]."""
+    return TensorType(
+        CROSS_ATTENTION, ["audios", N_TEXT_LAYER, N_TEXT_HEAD, *panels_of(CROSS_ATTENTION, HEAD_DIM)], CPU
+    )
+
+
+AUDIO_KEYS, AUDIO_VALUES = pool_type(key_panels), pool_type(value_panels)
+
+
+def number(n: int) -> TensorValue:
+    """A number as kernels take it."""
+    return ops.constant([n], DType.int64, CPU)
+
+
+def project_audio(
+    states: TensorValue, layer: int, places: TensorValue, pool_keys: BufferValue, pool_values: BufferValue
+) -> None:
+    """Write what a layer attends to of [windows, N_AUDIO_CTX, N_AUDIO_STATE] into these places of the pools."""
+    name = f"decoder.blocks.{layer}.cross_attn"
+    key = projection(states, f"{name}.key", N_AUDIO_STATE, N_TEXT_STATE, bias=False)
+    value = projection(states, f"{name}.value", N_AUDIO_STATE, N_TEXT_STATE)
+    for store, rows, pool in (("store_keys", key, pool_keys), ("store_values", value, pool_values)):
+        values, parameters = [pool, rows, number(layer), places], {"head_dim": HEAD_DIM}
+        ops.inplace_custom(f"whisper2max.{store}", device=CPU, values=values, out_types=[], parameters=parameters)
+
+
+def build_audio(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
+    """Project audio states for the decoder, once per window.
+
+    Inputs: states float32 [windows, N_AUDIO_CTX, N_AUDIO_STATE]; places int64 [windows] in the pools; the pools of
+    keys and values, which are written. No outputs.
+    """
+    states_type = TensorType(DType.float32, ["windows", N_AUDIO_CTX, N_AUDIO_STATE], CPU)
+    places_type = TensorType(DType.int64, ["windows"], CPU)
+    pools = [BufferType(pool.dtype, pool.shape, CPU) for pool in (AUDIO_KEYS, AUDIO_VALUES)]
+    with Network("audio", [states_type, places_type, *pools], kernels) as graph:
+        states, places = (value.tensor for value in graph.inputs[:2])
+        for layer in range(N_TEXT_LAYER):
+            project_audio(states, layer, places, *(value.buffer for value in graph.inputs[2:]))
+    return graph.finish(taps)
 
 
 # ---------------------------------------------------------------------------------------- decoder
 
 
-def cached_attention(
-    x: TensorValue,
-    name: str,
-    layer: int,
-    positions: TensorValue,
-    cache_k: BufferValue,
-    cache_v: BufferValue,
-    add: TensorValue,
-) -> TensorValue:
-    """Causal self-attention of [batch, length, N_TEXT_STATE] that starts at positions[row], plus a residual.
+class Rows(NamedTuple):
+    """Where the rows of a batch look, and the pools that they look into."""
 
-    The new keys and values are stored in place in the caches [N_TEXT_LAYER, batch, N_TEXT_CTX, N_TEXT_STATE];
-    each token attends to the cached rows up to and including its own position.
+    positions: TensorValue  # int64 [rows], of the first new token of each row
+    slots: TensorValue  # int32 [rows, N_TEXT_CTX], the slot that holds each position of each row
+    audios: TensorValue  # int64 [rows], the place of the recording that each row hears
+    cache_keys: BufferValue  # float32 [slots, N_TEXT_LAYER, N_TEXT_CTX, N_TEXT_STATE]
+    cache_values: BufferValue
+    audio_keys: TensorValue  # AUDIO_KEYS
+    audio_values: TensorValue
+
+    @staticmethod
+    def types() -> list[TensorType | BufferType]:
+        """Types of the inputs that `of` takes."""
+        of_rows = TensorType(DType.int64, ["rows"], CPU)
+        slots = TensorType(DType.int32, ["rows", N_TEXT_CTX], CPU)
+        cache = BufferType(DType.float32, ["slots", N_TEXT_LAYER, N_TEXT_CTX, N_TEXT_STATE], CPU)
+        return [of_rows, slots, of_rows, cache, cache, AUDIO_KEYS, AUDIO_VALUES]
+
+    @classmethod
+    def of(cls, inputs: Sequence[Value]) -> "Rows":
+        """The last inputs of a graph."""
+        return cls(*(value.buffer if isinstance(value, BufferValue) else value.tensor for value in inputs[-7:]))
+
+
+def cached_attention(x: TensorValue, name: str, layer: int, rows: Rows, add: TensorValue) -> TensorValue:
+    """Causal self-attention of [rows, length, N_TEXT_STATE] that starts at each row's position, plus a residual.
+
+    The new keys and values are stored in the slots that the row names for them; each token attends to its row's
+    positions up to and including its own.
     """
-    query = linear(x, f"{name}.query", N_TEXT_STATE, N_TEXT_STATE)
-    key = linear(x, f"{name}.key", N_TEXT_STATE, N_TEXT_STATE, bias=False)
-    value = linear(x, f"{name}.value", N_TEXT_STATE, N_TEXT_STATE)
+    query = projection(x, f"{name}.query", N_TEXT_STATE, N_TEXT_STATE)
+    key = projection(x, f"{name}.key", N_TEXT_STATE, N_TEXT_STATE, bias=False)
+    value = projection(x, f"{name}.value", N_TEXT_STATE, N_TEXT_STATE)
     (y,) = ops.inplace_custom(
         "whisper2max.cached_attention",
         device=CPU,
-        values=[query, key, value, positions, cache_k, cache_v],
+        values=[query, key, value, number(layer), rows.positions, rows.slots, rows.cache_keys, rows.cache_values],
         out_types=[query.type],
-        parameters={"layer": layer, "head_dim": HEAD_DIM},
+        parameters={"head_dim": HEAD_DIM},
     )
     y = tap(f"{name}.qkv_attention", y.tensor)
-    return linear(y, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE, add=add)
+    return linear_add(y, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE, add)
 
 
-def cross_attention(
-    x: TensorValue, name: str, keys: TensorValue, values: TensorValue, add: TensorValue
-) -> TensorValue:
-    """Attention of [batch, length, N_TEXT_STATE] to packed keys and values of the audio, plus a residual."""
-    query = linear(x, f"{name}.query", N_TEXT_STATE, N_TEXT_STATE)
-    y = tap(f"{name}.qkv_attention", attention(query, keys, values, HEAD_DIM))
-    return linear(y, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE, add=add)
+def cross_attention(x: TensorValue, name: str, layer: int, rows: Rows, add: TensorValue) -> TensorValue:
+    """Attention of [rows, length, N_TEXT_STATE] to the recording that each row hears, plus a residual."""
+    query = projection(x, f"{name}.query", N_TEXT_STATE, N_TEXT_STATE)
+    values = [query, number(layer), rows.audios, rows.audio_keys, rows.audio_values]
+    y = kernel("audio_attention", values, query.shape, head_dim=HEAD_DIM, frames=N_AUDIO_CTX)
+    y = tap(f"{name}.qkv_attention", y)
+    return linear_add(y, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE, add)
 
 
-def cross_projections(states: TensorValue, layers: int) -> list[TensorValue]:
-    """Audio states -> packed keys and values of layer 0, of layer 1, ..."""
-    projections = []
-    for layer in range(layers):
-        name = f"decoder.blocks.{layer}.cross_attn"
-        key = linear(states, f"{name}.key", N_AUDIO_STATE, N_TEXT_STATE, bias=False)
-        value = linear(states, f"{name}.value", N_AUDIO_STATE, N_TEXT_STATE)
-        projections += pack_audio(key, value, N_TEXT_HEAD, HEAD_DIM, CROSS_ATTENTION)
-    return projections
-
-
-def decoder_block(
-    x: TensorValue,
-    layer: int,
-    positions: TensorValue,
-    cache_k: BufferValue,
-    cache_v: BufferValue,
-    cross: list[TensorValue],
-) -> TensorValue:
-    """One pre-norm residual block with cross-attention, [batch, length, N_TEXT_STATE] -> the same."""
+def decoder_block(x: TensorValue, layer: int, rows: Rows) -> TensorValue:
+    """One pre-norm residual block with cross-attention, [rows, length, N_TEXT_STATE] -> the same."""
     name = f"decoder.blocks.{layer}"
     h = layer_norm(x, f"{name}.attn_ln", N_TEXT_STATE, 1e-05)
-    x = tap(f"{name}.attn.residual", cached_attention(h, f"{name}.attn", layer, positions, cache_k, cache_v, x))
+    x = tap(f"{name}.attn.residual", cached_attention(h, f"{name}.attn", layer, rows, x))
     h = layer_norm(x, f"{name}.cross_attn_ln", N_TEXT_STATE, 1e-05)
-    keys, values = cross[2 * layer : 2 * layer + 2]
-    x = tap(f"{name}.cross_attn.residual", cross_attention(h, f"{name}.cross_attn", keys, values, x))
+    x = tap(f"{name}.cross_attn.residual", cross_attention(h, f"{name}.cross_attn", layer, rows, x))
     h = layer_norm(x, f"{name}.mlp_ln", N_TEXT_STATE, 1e-05)
     return tap(name, mlp(h, f"{name}.mlp", N_TEXT_STATE, x))
 
 
-def decoder_block_step(
-    x: TensorValue,
-    layer: int,
-    positions: TensorValue,
-    cache_k: BufferValue,
-    cache_v: BufferValue,
-    cross: list[TensorValue],
-) -> TensorValue:
-    """The same for one token per row, [batch, 1, N_TEXT_STATE], in one kernel (kernels/step.mojo)."""
+STEP_VALUES = (
+    "attn.query",
+    "attn.key",
+    "attn.value",
+    "attn.qkv_attention",
+    "attn.residual",
+    "cross_attn.query",
+    "cross_attn.qkv_attention",
+    "cross_attn.residual",
+    "mlp.1",
+)
+
+
+def decoder_block_step(x: TensorValue, layer: int, rows: Rows) -> TensorValue:
+    """The same for one token per row, [rows, 1, N_TEXT_STATE], in one kernel (kernels/step.mojo).
+
+    What its threads pass to each other is a result too: STEP_VALUES, each [rows, N_TEXT_STATE], the last as wide as
+    the MLP.
+    """
     name = f"decoder.blocks.{layer}"
     parts = [
-        ops.constant([layer], DType.int64, CPU),
         *norm(f"{name}.attn_ln", N_TEXT_STATE, 1e-05),
         *affine(f"{name}.attn.query", N_TEXT_STATE, N_TEXT_STATE),
         *affine(f"{name}.attn.key", N_TEXT_STATE, N_TEXT_STATE, bias=False),
@@ -364,31 +401,33 @@ def decoder_block_step(
         *affine(f"{name}.mlp.0", N_TEXT_STATE, 4 * N_TEXT_STATE),
         *affine(f"{name}.mlp.2", 4 * N_TEXT_STATE, N_TEXT_STATE),
     ]
-    (y,) = ops.inplace_custom(
+    values_type = TensorType(DType.float32, [len(STEP_VALUES) - 1 + 4, x.shape[0], N_TEXT_STATE], CPU)
+    y, values = ops.inplace_custom(
         "whisper2max.step_block",
         device=CPU,
-        values=[x, *parts, positions, cache_k, cache_v, *cross[2 * layer : 2 * layer + 2]],
-        out_types=[x.type],
+        values=[x, number(layer), *parts, *rows],
+        out_types=[x.type, values_type],
         parameters={"head_dim": HEAD_DIM, "frames": N_AUDIO_CTX, "activation": "gelu"},
     )
-    return y.tensor
+    for i, path in enumerate(STEP_VALUES[:-1]):
+        tap(f"{name}.{path}", ops.unsqueeze(values.tensor[i], 1))
+    wide = values.tensor[len(STEP_VALUES) - 1 :]
+    tap(f"{name}.{STEP_VALUES[-1]}", ops.reshape(wide, [x.shape[0], 1, 4 * N_TEXT_STATE]))
+    return tap(name, y.tensor)
 
 
 def decoder(
     table: list[TensorValue],
     tokens: TensorValue,
-    positions: TensorValue,
-    cache_k: BufferValue,
-    cache_v: BufferValue,
-    cross: list[TensorValue],
-    block: Callable[..., TensorValue] = decoder_block,
+    rows: Rows,
+    block: Callable[[TensorValue, int, Rows], TensorValue],
 ) -> TensorValue:
-    """Tokens [batch, length] that begin at positions[row] -> final hidden states [batch, length, N_TEXT_STATE]."""
+    """Tokens [rows, length] after what the caches hold -> final hidden states [rows, length, N_TEXT_STATE]."""
     shape = [tokens.shape[0], tokens.shape[1], N_TEXT_STATE]
     x = tap("decoder.token_embedding", kernel("embedding", [tokens, *table[:2]], shape))
-    x = add_positions(x, "decoder.positional_embedding", N_TEXT_CTX, N_TEXT_STATE, positions)
+    x = add_positions(x, "decoder.positional_embedding", N_TEXT_CTX, N_TEXT_STATE, rows.positions)
     for layer in range(N_TEXT_LAYER):
-        x = block(x, layer, positions, cache_k, cache_v, cross)
+        x = block(x, layer, rows)
     return layer_norm(x, "decoder.ln", N_TEXT_STATE, 1e-05)
 
 
@@ -398,75 +437,57 @@ def token_table() -> list[TensorValue]:
 
 
 def token_logits(x: TensorValue, table: list[TensorValue]) -> TensorValue:
-    """Hidden states times the token table, [batch, n, N_TEXT_STATE] -> [batch, n, N_VOCAB]."""
+    """Hidden states times the token table, [rows, n, N_TEXT_STATE] -> [rows, n, N_VOCAB]."""
     values, shape = [x, *table, zeros(N_VOCAB)], [x.shape[0], x.shape[1], N_VOCAB]
     return tap("decoder.logits", kernel("linear", values, shape, activation="none"))
 
 
-CACHE = BufferType(DType.float32, [N_TEXT_LAYER, "batch", N_TEXT_CTX, N_TEXT_STATE], CPU)
-KEYS = TensorType(CROSS_ATTENTION, ["audio", N_TEXT_HEAD, *key_panels(CROSS_ATTENTION, HEAD_DIM)], CPU)
-VALUES = TensorType(CROSS_ATTENTION, ["audio", N_TEXT_HEAD, *value_panels(CROSS_ATTENTION, HEAD_DIM)], CPU)
+def build_extend(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
+    """Decode some more tokens in every row; a prompt is those from position 0.
 
-
-def build_prompt(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
-    """Decode a whole prompt from position 0.
-
-    Inputs: tokens int64 [batch, length], rows padded on the right with any id; picked int64 [batch, n], the
-    positions whose logits are wanted; states float32 [audio, N_AUDIO_CTX, N_AUDIO_STATE]; the two caches. With more
-    rows than audio states, batch / audio neighbouring rows hear the same audio.
-    Outputs: logits float32 [batch, n, N_VOCAB], then the packed cross-attention keys and values of every layer.
+    Inputs: tokens int64 [rows, length], padded on the right with any id; picked int64 [rows, n], the tokens whose
+    logits are wanted, counted from the first of these; then `Rows`. Output: logits float32 [rows, n, N_VOCAB].
     """
-    tokens_type = TensorType(DType.int64, ["batch", "length"], CPU)
-    picked_type = TensorType(DType.int64, ["batch", "n"], CPU)
-    with Network("prompt", [tokens_type, picked_type, AUDIO, CACHE, CACHE], kernels, taps) as graph:
-        tokens, picked, states = (value.tensor for value in graph.inputs[:3])
-        cache_k, cache_v = (value.buffer for value in graph.inputs[3:])
-        cross = cross_projections(states, N_TEXT_LAYER)
+    tokens_type = TensorType(DType.int64, ["rows", "length"], CPU)
+    picked_type = TensorType(DType.int64, ["rows", "n"], CPU)
+    with Network("extend", [tokens_type, picked_type, *Rows.types()], kernels) as graph:
+        tokens, picked = (value.tensor for value in graph.inputs[:2])
         table = token_table()
-        x = decoder(table, tokens, start(), cache_k, cache_v, cross)
-        x = kernel("pick_rows", [x, picked], ["batch", "n", N_TEXT_STATE])
+        x = decoder(table, tokens, Rows.of(graph.inputs), decoder_block)
+        x = kernel("pick_rows", [x, picked], ["rows", "n", N_TEXT_STATE])
         logits = token_logits(x, table)
-    return graph.finish(logits, *cross)
+    return graph.finish(taps, logits)
 
 
 def build_step(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
     """Decode one more token in every row.
 
-    Inputs: tokens int64 [batch]; positions int64 [batch], where each row's token goes; the two caches; the
-    cross-attention keys and values that the prompt graph gave. Output: logits float32 [batch, N_VOCAB].
+    Inputs: tokens int64 [rows], then `Rows`. Output: logits float32 [rows, N_VOCAB].
     """
-    row_type = TensorType(DType.int64, ["batch"], CPU)
-    inputs = [row_type, row_type, CACHE, CACHE] + [KEYS, VALUES] * N_TEXT_LAYER
-    with Network("step", inputs, kernels, taps) as graph:
-        tokens, positions = (value.tensor for value in graph.inputs[:2])
-        cache_k, cache_v = (value.buffer for value in graph.inputs[2:4])
-        cross = [value.tensor for value in graph.inputs[4:]]
+    with Network("step", [TensorType(DType.int64, ["rows"], CPU), *Rows.types()], kernels) as graph:
         table = token_table()
-        block = decoder_block if taps else decoder_block_step
-        x = decoder(table, ops.unsqueeze(tokens, 1), positions, cache_k, cache_v, cross, block)
+        tokens = ops.unsqueeze(graph.inputs[0].tensor, 1)
+        x = decoder(table, tokens, Rows.of(graph.inputs), decoder_block_step)
         logits = ops.squeeze(token_logits(x, table), 1)
-    return graph.finish(logits)
+    return graph.finish(taps, logits)
 
 
 def build_decoder_block(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
-    """decoder.blocks.0 by itself, cross-attention projections included.
+    """decoder.blocks.0 by itself, on caches and an audio of which layer 0 is used.
 
-    Inputs: x float32 [batch, length, N_TEXT_STATE]; positions int64 [batch], where each row's x begins; states
-    float32 [audio, N_AUDIO_CTX, N_AUDIO_STATE]; the two caches, of which layer 0 is used. Output: as x.
+    Inputs: x float32 [rows, length, N_TEXT_STATE], then `Rows`. Output: as x.
     """
-    x_type = TensorType(DType.float32, ["batch", "length", N_TEXT_STATE], CPU)
-    positions_type = TensorType(DType.int64, ["batch"], CPU)
-    with Network("decoder_block", [x_type, positions_type, AUDIO, CACHE, CACHE], kernels, taps) as graph:
-        x, positions, states = (value.tensor for value in graph.inputs[:3])
-        cache_k, cache_v = (value.buffer for value in graph.inputs[3:])
-        x = decoder_block(x, 0, positions, cache_k, cache_v, cross_projections(states, 1))
-    return graph.finish(x)
+    x_type = TensorType(DType.float32, ["rows", "length", N_TEXT_STATE], CPU)
+    with Network("decoder_block", [x_type, *Rows.types()], kernels) as graph:
+        x = decoder_block(graph.inputs[0].tensor, 0, Rows.of(graph.inputs))
+    return graph.finish(taps, x)
 
 
 BUILDERS = {
     "features": build_features,
     "encoder": build_encoder,
-    "prompt": build_prompt,
+    "audio": build_audio,
+    "extend": build_extend,
     "step": build_step,
     "encoder_block": build_encoder_block,
     "decoder_block": build_decoder_block,
