@@ -105,7 +105,8 @@ def test_nothing_to_replay_is_said(small_artifact):
 
 def test_what_is_kept_is_small_and_sealed(kept):
     assert FILE in kept.manifest["files"]
-    assert 1e6 < kept.manifest["files"][FILE]["bytes"] < 15e6
+    # 16 tokens' logits of five executions are 17 MB of it
+    assert 1e6 < kept.manifest["files"][FILE]["bytes"] < 25e6
 
 
 def test_an_artifact_equals_itself(kept, small_artifact):
