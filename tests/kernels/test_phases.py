@@ -77,7 +77,8 @@ def test_a_long_wait_takes_no_cpu(program, case, sleeps):
 
 @pytest.mark.parametrize("mistake", ["unit_twice", "no_barrier", "one_too_few"])
 def test_a_mistake_is_found(program, mistake):
-    assert run(command(program, mistake, 8)).returncode != 0
+    # a race shows now and then only
+    assert any(run(command(program, mistake, 8)).returncode for _ in range(20))
 
 
 def test_a_sleeper_that_is_not_woken_is_found(program):
