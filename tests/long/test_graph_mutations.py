@@ -132,8 +132,8 @@ MUTATIONS = {
     "a reordered row that reads the wrong slot": Mutation(
         "step",
         "kernels/attend.mojo",
-        "var slot = Int(slots.unsafe_offset(row).unsafe_load())\n        var value",
-        "var slot = max(Int(slots.unsafe_offset(row).unsafe_load()), 1)\n        var value",
+        "values.unsafe_offset(Int(slots.unsafe_offset(first).unsafe_load()) * slot_stride)",
+        "values.unsafe_offset(max(Int(slots.unsafe_offset(first).unsafe_load()), 1) * slot_stride)",
         ATTENTION_TO_TOKENS,
         "step of 3 rows, reordered, row 1 at 224",
     ),
