@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from whisper2max.core.errors import ParityError
-from whisper2max.parity.figures import Place, compare, divergence, measure, of_limit, require_usable
+from whisper2max.parity.figures import Place, compare, divergence, errors_of, measure, of_limit, require_usable
 from whisper2max.parity.taps import Tap
 
 REFERENCE = np.array([[[1.0, -4.0], [2.0, 0.5]]])
@@ -16,6 +16,14 @@ def test_figures_of_a_known_difference():
     assert figures.worst == (0, 1, 1)
     expected = np.sum(got * REFERENCE) / np.linalg.norm(got) / np.linalg.norm(REFERENCE)
     assert figures.cosine == pytest.approx(expected)
+
+
+def test_errors_of_many_tokens_are_those_that_are_measured_at_once():
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(1, 100, 7))
+    got = (reference + 1e-3 * rng.normal(size=reference.shape)).astype(np.float32)
+    figures = measure(got, reference)
+    assert errors_of(got, reference) == pytest.approx((figures.max_abs, figures.rel_rmse), rel=1e-12)
 
 
 def test_equal_tensors_have_no_error():

@@ -1,7 +1,7 @@
 """Seeded corruptions of checkpoints and artifacts, of which none leaves a usable one.
 
 A bit that flips in a weight makes another weight, which no reader can refuse, and one in what nothing reads changes
-nothing. So bits are flipped where they mean something that is checked. Weights of artifacts are left to the gate.
+nothing. So bits are flipped where they mean something that is checked. Weights of artifacts are left to the comparison.
 """
 
 import json
@@ -357,5 +357,5 @@ OF_ARTIFACTS: dict[str, list[Corruption]] = {
         sealed(truncate("graph.txt")),
         sealed(flip_in("graph.txt", rb"(?<=\n)(?:encoder|decoder)\.[a-z0-9_.]+|Linear|LayerNorm|_features=[0-9]+")),
     ],
-    "to the gate": [flip_a_weight],
+    "to the comparison": [flip_a_weight],
 }

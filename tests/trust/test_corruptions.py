@@ -1,7 +1,8 @@
 """300 seeded corruptions, over every kind of checkpoint and every file of an artifact.
 
-Each ends with exit status 2 and one paragraph, or is found by the gate (1): never in a traceback, a crash, a hang, more
-than 4 GiB, an executed payload, or a published artifact. Each is made from its number alone, the same everywhere.
+Each ends with exit status 2 and one paragraph, or is found by the comparison (1): never in a traceback, a crash, a
+hang, more than 4 GiB, an executed payload, or a published artifact. Each is made from its number alone, the same
+everywhere.
 """
 
 import random
@@ -21,7 +22,7 @@ from small_models import VARIANTS, transformers_module
 import whisper2max
 from whisper2max.checkpoints import from_module
 
-SOURCES, ARTIFACTS, TO_THE_GATE = 180, 117, 3
+SOURCES, ARTIFACTS, TO_THE_COMPARISON = 180, 117, 3
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def run_all(numbers, corrupt_and_run, capsys, what: str) -> Counter:
     for number in numbers:
         label, outcome, complaint = corrupt_and_run(number)
         slowest, most = max(slowest, outcome.seconds), max(most, outcome.peak_bytes)
-        ended = {2: "refused", 1: "failed at the gate"}.get(outcome.status, f"exit status {outcome.status}")
+        ended = {2: "refused", 1: "failed the comparison"}.get(outcome.status, f"exit status {outcome.status}")
         outcomes[f"{label}: {ended}"] += 1
         if complaint:
             wrong.append(f"corruption {number} ({label}): {complaint}")
@@ -121,7 +122,7 @@ def test_no_corrupted_source_is_converted(sources, tmp_path, capsys):
 
 
 def test_no_corrupted_artifact_is_opened(small_artifact, tmp_path, capsys):
-    kinds = sorted(OF_ARTIFACTS.keys() - {"to the gate"})
+    kinds = sorted(OF_ARTIFACTS.keys() - {"to the comparison"})
     # two of three are damage, the others are what someone made fit
     turns = [*(["not sealed"] * (len(kinds) - 1)), *(kind for kind in kinds if kind != "not sealed")]
 
@@ -141,7 +142,7 @@ def test_no_corrupted_artifact_is_opened(small_artifact, tmp_path, capsys):
     run_all(range(ARTIFACTS), corrupt_and_run, capsys, "artifacts")
 
 
-def test_no_corrupted_weight_passes_the_gate(small_artifact, tmp_path, capsys):
+def test_no_corrupted_weight_passes_the_comparison(small_artifact, tmp_path, capsys):
     module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
     module.save_pretrained(tmp_path / "checkpoint")
     (tmp_path / "checkpoint/tokenizer.json").write_bytes(from_module(module).tokenizer_json)
@@ -149,12 +150,12 @@ def test_no_corrupted_weight_passes_the_gate(small_artifact, tmp_path, capsys):
     def corrupt_and_run(number: int):
         rng = random.Random(f"weight {number}")
         crafted = Crafted(small_artifact.path, tmp_path / "crafted")
-        rng.choice(OF_ARTIFACTS["to the gate"])(rng, crafted)
+        rng.choice(OF_ARTIFACTS["to the comparison"])(rng, crafted)
         argv = ["verify", crafted.path, "--checkpoint", tmp_path / "checkpoint"]
         outcome = run_limited(argv, cwd=tmp_path, seconds=60)
         passed = outcome.status != 1 or "Traceback" in outcome.stderr or outcome.peak_bytes > MEMORY
         shutil.rmtree(crafted.path)
         return "weight", outcome, outcome.stderr[-2000:] if passed else None
 
-    run_all(range(TO_THE_GATE), corrupt_and_run, capsys, "the gate")
+    run_all(range(TO_THE_COMPARISON), corrupt_and_run, capsys, "the comparison")
     assert whisper2max.verify(small_artifact.path, module=module).passed, "the corruptions were not what failed"

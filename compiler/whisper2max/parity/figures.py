@@ -9,6 +9,8 @@ import numpy as np
 from whisper2max.core.errors import ParityError
 from whisper2max.parity.taps import LOGITS, Tap
 
+_AT_ONCE = 32  # tokens of logits in float64 are 13 MB
+
 
 @dataclass(frozen=True)
 class Place:
@@ -56,7 +58,8 @@ class Row:
         rel_rmse: root mean square of the difference over that of the reference.
         ref_max_abs: largest magnitude of the reference.
         ref_min, ref_max: range of the reference.
-        torch_max_abs, torch_rel_rmse: the same two errors of torch float32; None where there is none.
+        torch_max_abs, torch_rel_rmse: the same two errors of torch float32, in these tokens or in all of the
+            sequence that they are taken from, whichever is larger; None where there is none.
         variance: smallest and largest variance that a LayerNorm divided by; None elsewhere.
         cosine: for display only.
         kl: mean Kullback-Leibler divergence of the logits in nats; None elsewhere.
@@ -135,6 +138,19 @@ def measure(got: np.ndarray, reference: np.ndarray) -> Figures:
     norm = energy + 2 * (along - energy) + error
     cosine = along / np.sqrt(energy * norm) if norm > 0 else 0.0
     return Figures(float(magnitude.flat[place] / scale), float(np.sqrt(error / energy)), float(cosine), worst)
+
+
+def errors_of(got: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """max_abs and rel_rmse as of `measure`, [1, frames or tokens, width], in little memory beside the two."""
+    scale = energy = error = largest = 0.0
+    for first in range(0, got.shape[1], _AT_ONCE):
+        part = reference[:, first : first + _AT_ONCE].astype(np.float64, copy=False)
+        difference = np.subtract(got[:, first : first + _AT_ONCE], part, dtype=np.float64)
+        scale = max(scale, abs(float(part.min())), abs(float(part.max())))
+        largest = max(largest, abs(float(difference.min())), abs(float(difference.max())))
+        energy += _dot(part, part)
+        error += _dot(difference, difference)
+    return largest / scale, float(np.sqrt(error / energy))
 
 
 def require_usable(path: str, input: str, got: np.ndarray, reference: np.ndarray) -> None:

@@ -7,8 +7,9 @@ the narrow dtypes it always is, because there torch's float32 is exact beside it
 
     limit = multiple * max(error of torch float32, floor * epsilon)
 
-A cached step gives one position, with no others to average over, where torch's error is small by luck now and
-then: steps have multiples of their own.
+Where a row is some tokens of a sequence, torch's error is that of all of the sequence if that is larger: in a few
+tokens it is small by luck now and then. A step gives one position, with no others to average the graph's own error
+over, so steps have multiples of their own.
 
 Measured worst ratios and the margin above them are in docs/parity.md.
 """
