@@ -176,13 +176,15 @@ class PyTorch:
 
         def compare_all(path: str, value: np.ndarray, variance: tuple[float, float] | None) -> None:
             torch = errors.pop(path)
-            require_usable(path, runs[0].place.input, torch, value)
-            of_all = errors_of(torch, value)
-            for run in runs:
-                if path in run.values:
-                    got, positions = run.values.pop(path), run.positions_of(path)
-                    values = (torch, value) if positions is None else (torch[:, positions], value[:, positions])
-                    rows.append(self._row(run.place, path, got, *values, positions, variance, of_all))
+            given = [run for run in runs if path in run.values]
+            of_all = 0.0, 0.0
+            if any(run.positions_of(path) is not None for run in given):
+                require_usable(path, given[0].place.input, torch, value)
+                of_all = errors_of(torch, value)
+            for run in given:
+                got, positions = run.values.pop(path), run.positions_of(path)
+                values = (torch, value) if positions is None else (torch[:, positions], value[:, positions])
+                rows.append(self._row(run.place, path, got, *values, positions, variance, of_all))
 
         execute(witness, list(taps.values()), keep)
         execute(judge, list(taps.values()), compare_all)
