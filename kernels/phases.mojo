@@ -21,8 +21,8 @@ comptime CACHE_LINE = 16
 """Counters of 4 bytes that share a line of the cache."""
 
 comptime NANOSECONDS_AWAKE = 200_000
-"""How long a thread waits before it sleeps. In a virtual machine a CPU that rests is given away, and wakes late: threads
-that slept after 30 us took 7 % longer for a step on a quiet machine."""
+"""How long a thread waits before it sleeps. In a virtual machine a CPU that rests is given away, and wakes late: to sleep
+after 30 us makes a step slower on a quiet machine."""
 
 comptime PAUSES = 8
 """Between two looks at the clock, which take about as long as one pause."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from whisper2max.core.errors import ParityError
-from whisper2max.parity.figures import Place, compare, divergence, errors_of, measure, of_limit, require_usable
+from whisper2max.parity.figures import Place, compare, divergence, measure, of_limit, require_usable
 from whisper2max.parity.taps import Tap
 
 REFERENCE = np.array([[[1.0, -4.0], [2.0, 0.5]]])
@@ -18,12 +18,19 @@ def test_figures_of_a_known_difference():
     assert figures.cosine == pytest.approx(expected)
 
 
-def test_errors_of_many_tokens_are_those_that_are_measured_at_once():
+def test_a_tensor_that_is_measured_in_pieces():
     rng = np.random.default_rng(0)
-    reference = rng.normal(size=(1, 100, 7))
+    reference = rng.normal(size=(1, 3, 1 << 20))
     got = (reference + 1e-3 * rng.normal(size=reference.shape)).astype(np.float32)
-    figures = measure(got, reference)
-    assert errors_of(got, reference) == pytest.approx((figures.max_abs, figures.rel_rmse), rel=1e-12)
+    got[0, 1, 5] += 1
+    figures, difference = measure(got, reference), got - reference
+    assert figures.worst == (0, 1, 5)
+    assert figures.max_abs == pytest.approx(np.abs(difference).max() / np.abs(reference).max())
+    assert figures.rel_rmse == pytest.approx(np.linalg.norm(difference) / np.linalg.norm(reference))
+    cosine = np.sum(got * reference) / np.linalg.norm(got.astype(np.float64)) / np.linalg.norm(reference)
+    assert figures.cosine == pytest.approx(cosine, abs=1e-12)
+    got[0, 2, 7] = np.nan
+    assert measure(got, reference).worst == (0, 2, 7)
 
 
 def test_equal_tensors_have_no_error():

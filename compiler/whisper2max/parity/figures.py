@@ -9,7 +9,7 @@ import numpy as np
 from whisper2max.core.errors import ParityError
 from whisper2max.parity.taps import LOGITS, Tap
 
-_AT_ONCE = 32  # tokens of logits in float64 are 13 MB
+_AT_ONCE = 1 << 20  # values, of which several copies are made in float64
 
 
 @dataclass(frozen=True)
@@ -123,34 +123,26 @@ class Figures:
 
 def measure(got: np.ndarray, reference: np.ndarray) -> Figures:
     """Figures of `got` against a usable `reference` of the same shape; both of any float dtype."""
-    reference = reference.astype(np.float64, copy=False)
-    difference = np.subtract(got, reference, dtype=np.float64)
-    magnitude = np.abs(difference)
-    place = int(magnitude.argmax())
-    worst = tuple(int(index) for index in np.unravel_index(place, got.shape))
-    scale = max(abs(float(reference.min())), abs(float(reference.max())))
-    energy = _dot(reference, reference)
-    if not np.isfinite(magnitude.flat[place]):
-        return Figures(float("inf"), float("inf"), float("nan"), worst)
-    error = _dot(difference, difference)
-    # of (r . g) and |g| from the difference d = g - r, so that no third array is made
-    along = energy + _dot(reference, difference)
-    norm = energy + 2 * (along - energy) + error
-    cosine = along / np.sqrt(energy * norm) if norm > 0 else 0.0
-    return Figures(float(magnitude.flat[place] / scale), float(np.sqrt(error / energy)), float(cosine), worst)
-
-
-def errors_of(got: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """max_abs and rel_rmse as of `measure`, [1, frames or tokens, width], in little memory beside the two."""
-    scale = energy = error = largest = 0.0
-    for first in range(0, got.shape[1], _AT_ONCE):
-        part = reference[:, first : first + _AT_ONCE].astype(np.float64, copy=False)
-        difference = np.subtract(got[:, first : first + _AT_ONCE], part, dtype=np.float64)
+    flat_got, flat_reference = got.reshape(-1), reference.reshape(-1)
+    scale = energy = along = error = largest = 0.0
+    place = 0
+    for first in range(0, got.size, _AT_ONCE):
+        part = flat_reference[first : first + _AT_ONCE].astype(np.float64, copy=False)
+        difference = np.subtract(flat_got[first : first + _AT_ONCE], part, dtype=np.float64)
+        magnitude = np.abs(difference)
+        at = int(magnitude.argmax())
+        if not np.isfinite(magnitude[at]):
+            return Figures(float("inf"), float("inf"), float("nan"), _index(first + at, got.shape))
+        if magnitude[at] > largest:
+            largest, place = float(magnitude[at]), first + at
         scale = max(scale, abs(float(part.min())), abs(float(part.max())))
-        largest = max(largest, abs(float(difference.min())), abs(float(difference.max())))
         energy += _dot(part, part)
+        along += _dot(part, difference)
         error += _dot(difference, difference)
-    return largest / scale, float(np.sqrt(error / energy))
+    # of (r . g) and |g| from the difference d = g - r, so that no third array is made
+    norm = energy + 2 * along + error
+    cosine = (energy + along) / np.sqrt(energy * norm) if norm > 0 else 0.0
+    return Figures(largest / scale, float(np.sqrt(error / energy)), float(cosine), _index(place, got.shape))
 
 
 def require_usable(path: str, input: str, got: np.ndarray, reference: np.ndarray) -> None:
@@ -246,6 +238,10 @@ def _fraction(value: float | None, limit: float) -> float:
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _index(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(index) for index in np.unravel_index(place, shape))
 
 
 def _dot(left: np.ndarray, right: np.ndarray) -> float:

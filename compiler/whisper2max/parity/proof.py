@@ -15,7 +15,7 @@ from whisper2max.graph.ir import GraphSpec
 from whisper2max.graph.walker import WalkedModule
 from whisper2max.parity.audit import audit
 from whisper2max.parity.comparison import compare_windows, environment, hashes
-from whisper2max.parity.figures import Place, Row, compare, errors_of, measure, require_usable
+from whisper2max.parity.figures import Figures, Place, Row, compare, measure, require_usable
 from whisper2max.parity.graphs import BlockGraphs, ShippedGraphs, TappedGraphs, Values
 from whisper2max.parity.inputs import Transcript, Window, greedy_limit, prompt_of, window_of
 from whisper2max.parity.kept import Keeper
@@ -176,15 +176,16 @@ class PyTorch:
 
         def compare_all(path: str, value: np.ndarray, variance: tuple[float, float] | None) -> None:
             torch = errors.pop(path)
-            given = [run for run in runs if path in run.values]
-            of_all = 0.0, 0.0
-            if any(run.positions_of(path) is not None for run in given):
-                require_usable(path, given[0].place.input, torch, value)
-                of_all = errors_of(torch, value)
-            for run in given:
-                got, positions = run.values.pop(path), run.positions_of(path)
-                values = (torch, value) if positions is None else (torch[:, positions], value[:, positions])
-                rows.append(self._row(run.place, path, got, *values, positions, variance, of_all))
+            of_all = self._error_of_torch(path, runs[0].place.input, torch, value)
+            for run in runs:
+                if path in run.values:
+                    got, positions = run.values.pop(path), run.positions_of(path)
+                    exact, error = value, of_all
+                    if positions is not None:
+                        exact = value[:, positions]
+                        of_some = self._error_of_torch(path, run.place.input, torch[:, positions], exact)
+                        error = _larger(of_all, of_some)
+                    rows.append(self._row(run.place, path, got, exact, error, positions, variance))
 
         execute(witness, list(taps.values()), keep)
         execute(judge, list(taps.values()), compare_all)
@@ -193,34 +194,38 @@ class PyTorch:
             raise ParityError(f"{len(left)} values of the graphs were compared with nothing: {', '.join(left[:5])}")
         return rows
 
-    def _row(
-        self,
-        place: Place,
-        path: str,
-        got: np.ndarray,
-        torch: np.ndarray,
-        exact: np.ndarray,
-        positions: np.ndarray | None = None,
-        variance: tuple[float, float] | None = None,
-        of_all: tuple[float, float] = (0.0, 0.0),
-    ) -> Row:
-        """Judge `got` by `exact`, in units of the error of `torch`; all [1, frames or tokens, width].
-
-        Where these are a few tokens of a sequence, torch may by luck be much closer in them than elsewhere: the unit is
-        then its error in all of the sequence, `of_all`, if that is larger.
+    def _error_of_torch(self, path: str, input: str, torch: np.ndarray, exact: np.ndarray) -> Figures:
+        """How far torch float32 is from float64.
 
         Raises:
             ParityError: the comparison would prove nothing, or the two references are not the same network.
         """
         judge, witness = self._both
-        require_usable(path, place.input, torch, exact)
+        require_usable(path, input, torch, exact)
         error = measure(torch, exact)
-        if not error.rel_rmse <= self._limits.witness_rel_rmse or not of_all[1] <= self._limits.witness_rel_rmse:
+        if not error.rel_rmse <= self._limits.witness_rel_rmse:
             raise ParityError(
-                f"{path} on {place.input}: {witness.description} is {max(of_all[1], error.rel_rmse):.1e} away from "
+                f"{path} on {input}: {witness.description} is {error.rel_rmse:.1e} away from "
                 f"{judge.description}, more than rounding; the references are not the same network"
             )
-        error = replace(error, max_abs=max(error.max_abs, of_all[0]), rel_rmse=max(error.rel_rmse, of_all[1]))
+        return error
+
+    def _row(
+        self,
+        place: Place,
+        path: str,
+        got: np.ndarray,
+        exact: np.ndarray,
+        error: Figures,
+        positions: np.ndarray | None = None,
+        variance: tuple[float, float] | None = None,
+    ) -> Row:
+        """Judge `got` by `exact`, both [1, frames or tokens, width], in units of an error of torch.
+
+        Raises:
+            ParityError: the comparison would prove nothing.
+        """
+        witness = self._both[1]
         tap = self._taps[place.graph][path]
         sources = [witness.source_path(each) for each in (path, *tap.inside)]
         row = compare(
@@ -287,10 +292,20 @@ class PyTorch:
         for layer, block in enumerate(blocks):
             for path, got in run_block(layer, entering[block]).items():
                 value, variance = exact.pop(path)
-                rows.append(self._row(place, path, got, torch.pop(path), value, variance=variance))
+                error = self._error_of_torch(path, place.input, torch.pop(path), value)
+                rows.append(self._row(place, path, got, value, error, variance=variance))
         if exact or not blocks:
             raise ParityError(f"{len(exact)} values of single blocks were compared with nothing: {', '.join(exact)}")
         return rows, result
+
+
+def _larger(of_all: Figures, of_some: Figures) -> Figures:
+    """The unit for some tokens of a sequence, in which torch may by luck be much closer than in all of it."""
+    return replace(
+        of_some,
+        max_abs=max(of_all.max_abs, of_some.max_abs),
+        rel_rmse=max(of_all.rel_rmse, of_some.rel_rmse),
+    )
 
 
 @dataclass(frozen=True)
