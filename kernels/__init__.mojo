@@ -11,4 +11,7 @@ from .pack_keys import PackKeys, StoreKeys
 from .pack_values import PackValues, StoreValues
 from .pick_rows import PickRows
 from .positions import AddPositions
+from .row_attention import HeardAttention, SlotAttention, StoreHeard
+from .row_norm import RowNorm
+from .row_product import RowProduct, RowProductAdd
 from .step import StepBlock

@@ -11,11 +11,11 @@ import numpy as np
 from max.driver import Buffer
 from max.engine import Model
 
-from whisper2max.artifact.manifest import GRAPHS
+from whisper2max.artifact.manifest import GRAPHS, HOST_GRAPHS
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFile
-from whisper2max.runtime.features import SILENCE, mel_filters, scaled
+from whisper2max.runtime.features_graph import FeaturesGraph
 from whisper2max.runtime.graphs import empty_pools, load_graph, require_signatures
 from whisper2max.runtime.protocol import Rows
 from whisper2max.runtime.threads import keep_in_children, require_same_process, shared_session, was_forked
@@ -41,8 +41,10 @@ class Engine:
         self._weights = map_weights(files["weights.safetensors"])
         self._lock = threading.Lock()
         keep_in_children(self)
-        graphs = {name: load_graph(self._session, files[f"{name}.mef"], self._weights) for name in GRAPHS}
-        require_signatures(graphs, dims)
+        self._features = FeaturesGraph(self._session, files["features.mef"], dims)
+        names = [name for name in GRAPHS if name not in HOST_GRAPHS]
+        graphs = {name: load_graph(self._session, files[f"{name}.mef"], self._weights) for name in names}
+        require_signatures({"features": self._features.model, **graphs}, dims)
         self._graphs: dict[str, Model] = graphs
         for name in ("weights.safetensors", *(f"{name}.mef" for name in GRAPHS)):
             files[name].require_unchanged()
@@ -61,29 +63,16 @@ class Engine:
             raise UsageError("the model was closed; load it again")
 
     def features(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
-        """Log-mel powers of samples from anywhere in a recording, within 4e-6 of `features.log_mel_powers`.
-
-        Both ends are taken for those of the recording: the first and last two frames are others in the midst of it.
-
-        Args:
-            samples: float32 [samples], mono, 16 kHz.
-            padding: zero samples to add at the end.
-
-        Returns:
-            float32 [n_mels, (samples + padding) // 160]: a frame each 10 ms, centred on its time.
-        """
-        if samples.ndim != 1 or samples.dtype != np.float32 or padding < 0:
-            raise UsageError(
-                f"samples are {samples.dtype} {list(samples.shape)} with {padding} zeros after them, expected float32 "
-                "[samples] and 0 zeros or more"
-            )
-        inputs = samples, mel_filters(self.dims.n_mels), np.array(padding, np.int64)
-        return self.to_numpy(self.execute("features", *inputs)[0])
+        """Log-mel powers of samples from anywhere in a recording; as `FeaturesGraph.powers`."""
+        with self._lock:
+            self.require_usable()
+            return self._features.powers(samples, padding)
 
     def log_mel(self, samples: np.ndarray, padding: int = 0) -> np.ndarray:
-        """The log-mel spectrogram of a whole recording, within 1e-6 of `features.log_mel`; as `features`."""
-        powers = self.features(samples, padding)
-        return scaled(powers, powers.max(initial=SILENCE))
+        """The log-mel spectrogram of a whole recording; as `FeaturesGraph.log_mel`."""
+        with self._lock:
+            self.require_usable()
+            return self._features.log_mel(samples, padding)
 
     def encode(self, mel: np.ndarray) -> Buffer:
         """Audio states of log-mel windows.

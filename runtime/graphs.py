@@ -17,6 +17,7 @@ from whisper2max.runtime.weights import registry
 
 _COMPILE = "Run `whisper2max compile` on the artifact, or copy it again from its source."
 _ANY = None  # an axis that is free
+_CACHES = ("float32", "bfloat16")
 
 Signature = list[tuple[str, tuple[int | None, ...]]]
 
@@ -77,7 +78,7 @@ def require_signatures(graphs: Mapping[str, Model], dims: ModelDimensions) -> No
         ArtifactError: inputs or outputs have other dtypes or shapes; all are listed.
     """
     faults = []
-    for name, (takes, gives) in _signatures(dims, _audio_pools(graphs["audio"], dims)).items():
+    for name, (takes, gives) in _signatures(dims, *_pools(graphs, dims)).items():
         graph = graphs[name]
         for side, metadata, expected in (
             ("takes", graph.input_metadata, takes),
@@ -90,20 +91,31 @@ def require_signatures(graphs: Mapping[str, Model], dims: ModelDimensions) -> No
         raise ArtifactError(f"The compiled graphs are not of this model: {'; '.join(faults)}. {_COMPILE}")
 
 
-def _audio_pools(audio: Model, dims: ModelDimensions) -> Signature:
-    """The pools of a graph `audio`. How a head is packed there is between it and the graphs that read it."""
-    wanted = (_ANY, dims.n_text_layer, dims.n_text_head)
-    pools = _signature(audio.input_metadata)[-2:]
-    packed = [(dtype, shape[3:] if shape[:3] == wanted else (_ANY,) * 3) for dtype, shape in pools]
-    return [(dtype, (*wanted, *shape)) for dtype, shape in packed]
+def _pools(graphs: Mapping[str, Model], dims: ModelDimensions) -> tuple[Signature, Signature]:
+    """The pools of slots and of audios. Their dtypes, and how what is heard lies there, are between the graphs.
+
+    Packed for the CPU's kernels, what is heard is [audios, layers, heads, ..]; plain it is [audios, layers, frames,
+    state].
+    """
+    cache = (_ANY, dims.n_text_layer, dims.n_text_ctx, dims.n_text_state)
+    kept = [dtype for dtype, _ in _signature(graphs["step"].input_metadata)[-4:-2]]
+    caches = [(dtype if dtype in _CACHES else "float32", cache) for dtype in kept]
+    plain = (_ANY, dims.n_text_layer, dims.n_audio_ctx, dims.n_text_state)
+    packed = plain[:2] + (dims.n_text_head,)
+    audios = [
+        (dtype, shape if shape == plain else packed + (shape[3:] if shape[:3] == packed else (_ANY,) * 3))
+        for dtype, shape in _signature(graphs["audio"].input_metadata)[-2:]
+    ]
+    return caches, audios
 
 
-def _signatures(dims: ModelDimensions, pools: Signature) -> dict[str, tuple[Signature, Signature]]:
+def _signatures(
+    dims: ModelDimensions, caches: Signature, pools: Signature
+) -> dict[str, tuple[Signature, Signature]]:
     """Inputs and outputs by graph."""
-    cache = ("float32", (_ANY, dims.n_text_layer, dims.n_text_ctx, dims.n_text_state))
     states = ("float32", (_ANY, dims.n_audio_ctx, dims.n_audio_state))
     of_rows, tokens = ("int64", (_ANY,)), ("int64", (_ANY, _ANY))
-    rows = [of_rows, ("int32", (_ANY, dims.n_text_ctx)), of_rows, cache, cache, *pools]
+    rows = [of_rows, ("int32", (_ANY, dims.n_text_ctx)), of_rows, *caches, *pools]
     return {
         "features": (
             [("float32", (_ANY,)), ("float32", (dims.n_mels, 201)), ("int64", ())],

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# On some CPUs MKL gives other bits where an array lies elsewhere in memory; torch is here to be equal to itself.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
 ROOT = Path(__file__).resolve().parents[1]
 # What takes one of these fixtures has the marker, wherever it stands.
 MARKED = {"tiny_en_artifact": pytest.mark.slow, "browser": pytest.mark.browser}

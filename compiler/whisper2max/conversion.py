@@ -59,8 +59,9 @@ def convert(
         module: a live transformers or openai-whisper model; exactly one of the three is given.
         tokenizer: a tokenizer.json, a directory that holds one, or a hub id; needed where the source has none.
         output: the directory to publish; by default artifacts/NAME-DTYPE-TARGET, without float32 and native.
-        dtype: of the weights, a key of `passes.PASSES`.
-        target: the CPU to compile for, a name of `build.target.TARGETS`; this machine's, or a lower x86-64 level.
+        dtype: of the weights, one that `passes.PASSES` has for the target's backend.
+        target: what to compile for, a name of `build.target.TARGETS`: this machine, a lower x86-64 level, or a GPU,
+            which need not be there: then the network is judged on this CPU, and the graphs stay unexecuted.
         random_init: seed; the dimensions of `size` with random weights instead of its checkpoint.
         audio: files to judge on instead of the sample that comes with the package.
         keep_reference: store parts of the reference in the artifact, so that it can be judged again without torch.
@@ -74,9 +75,9 @@ def convert(
         ParityError: the compiled graphs differ from the module; nothing is published, OUT.failed/ is kept.
         Whisper2MaxError: unusable input; nothing is written.
     """
-    if dtype not in passes.PASSES:
-        raise UsageError(f"dtype {dtype!r} is not offered; choose one of {', '.join(passes.PASSES)}")
     resolved = resolve_to_prove(target)
+    if dtype not in (offered := passes.PASSES[resolved.backend]):
+        raise UsageError(f"dtype {dtype!r} is not offered for target {target}; choose one of {', '.join(offered)}")
     return_large_blocks()
     source = choose_source(size=size, checkpoint=checkpoint, module=module, random_init=random_init)
     unusual = [word for word, usual in ((dtype, "float32"), (target, NATIVE)) if word != usual]
@@ -89,10 +90,11 @@ def convert(
         say(f"checkpoint: {came_from['format']}, {came_from['name']}, stored as {came_from['stored_dtype']}")
         for note in opened.notes:
             say(f"note: {note}")
-        walked, spec, written = write_sources(staging, opened, dtype)
+        walked, spec, written = write_sources(staging, opened, dtype, resolved.backend)
         say(f"walked {len(walked.source_paths)} modules and tensors, wrote model.py and weights")
         files = HeldFiles(staging, scan(staging)[0], ArtifactError)
-        compiled = compile_graphs(Source.of(files), staging, resolved, say, graph_taps(spec))
+        judged_here = graph_taps(spec) if resolved.judged == resolved else None
+        compiled = compile_graphs(Source.of(files), staging, resolved, say, judged_here)
         files.hold(f"{name}.mef" for name in GRAPHS)
         files.require_sha256({**written, **compiled})
         files.sha256()  # taken before the proof, which is of these very bytes
@@ -113,15 +115,16 @@ def convert(
             "source": {**_printable(opened.source), "request": source.record},
             "versions": versions(),
             "verified": True,
+            "executed": resolved.gpu is None,
             "parity": report.summary(),
         }
         write_manifest(staging, fields, files.sha256())
-    say(f"published {output}")
+    say(f"published {output}" + (f"; its graphs were compiled for {target} and not executed" if resolved.gpu else ""))
     return open_artifact(output)
 
 
 def write_sources(
-    directory: Path, checkpoint: Checkpoint, dtype: str
+    directory: Path, checkpoint: Checkpoint, dtype: str, backend: str = "cpu"
 ) -> tuple[WalkedModule, GraphSpec, dict[str, str]]:
     """Write everything of an artifact that needs no compiler: graph, model.py, kernels, weights, tokenizer.
 
@@ -130,7 +133,7 @@ def write_sources(
         name, but for the weights, which the audit compares value by value.
     """
     walked = walk(checkpoint.module, checkpoint.dims)
-    spec, tensors = passes.apply(dtype, walked.spec, walked.tensors)
+    spec, tensors = passes.apply(dtype, walked.spec, walked.tensors, backend)
     generation = json.dumps(checkpoint.generation, indent=2, ensure_ascii=False)
     texts = {
         "graph.txt": spec.to_text().encode(),

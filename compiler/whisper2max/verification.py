@@ -74,6 +74,7 @@ def verify(
         with Publication(opened.path, force=True) as staging:
             proven = link_files(opened.files, [name for name in opened.files if name not in REPORTS], staging)
             write_report(staging, report, inputs)
-            write_manifest(staging, {**opened.manifest, "verified": True, "parity": report.summary()}, proven)
+            found = {"verified": True, "executed": target.gpu is None, "parity": report.summary()}
+            write_manifest(staging, {**opened.manifest, **found}, proven)
         say(f"{opened.path} is marked verified")
     return report

@@ -86,7 +86,7 @@ def test_json_is_read_strictly(tmp_path):
 
 
 def test_all_missing_fields_are_listed(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"format_version": 4, "verified": "yes", "target": {}}')
+    (tmp_path / "manifest.json").write_text('{"format_version": 5, "verified": "yes", "target": {}}')
     with pytest.raises(ArtifactError) as error:
         read_manifest(tmp_path)
     for name in ("created", "name", "dims", "dtype", "source", "versions", "parity", "files", "digest"):

@@ -82,13 +82,15 @@ def test_source_is_read_once_out_of_held_files(tmp_path):
 
 
 def test_every_graph_is_compiled_for_the_target_and_kept_apart(compiler):
-    for name, cpu in (("x86-64-v3", "x86-64-v3"), ("x86-64-v2", "x86-64-v2"), ("native", "")):
+    targets = {name: (name, "", "") for name in ("x86-64-v3", "x86-64-v2")}
+    targets |= {"native": ("", "", ""), "max-cpu": ("", "cpu", ""), "sm_90": ("x86-64-v3", "gpu", "cuda:sm_90a")}
+    for name, (cpu, device, gpu) in targets.items():
         kept = build.compile_tapped(SOURCE, {"step": ["decoder.ln"]}, resolve(name), lambda message: None)
         assert kept["step"].read(100).decode() == f"--cpu={cpu}"
-        command = compiler[-1][0]
-        assert command[6] == "step" and command[8:] == ["decoder.ln", f"--cpu={cpu}"]
-    assert len(compiler) == 3
-    assert {entry.info["target"] for entry in build.GraphCache().entries()} == {"x86-64-v3", "x86-64-v2", "native"}
+        command, places = compiler[-1][0], [f"--gpu={gpu}", f"--device={device}", f"--cpu={cpu}"]
+        assert command[6] == "step" and command[8:] == ["decoder.ln", *places]
+    assert len(compiler) == len(targets)
+    assert {entry.info["target"] for entry in build.GraphCache().entries()} == targets.keys()
 
 
 def test_what_ships_is_copied_out_of_the_cache(compiler, tmp_path):

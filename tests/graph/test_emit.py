@@ -73,11 +73,11 @@ def test_activations_that_differ_between_encoder_and_decoder_are_refused():
 @pytest.fixture
 def broken_templates(tmp_path):
     def make(old: str, new: str) -> Path:
-        shutil.copy(TEMPLATES / "model.py.j2", tmp_path)
-        text = (tmp_path / "model.py.j2").read_text(encoding="utf-8")
-        assert old in text
-        (tmp_path / "model.py.j2").write_text(text.replace(old, new, 1), encoding="utf-8")
-        return tmp_path
+        templates = tmp_path / "templates"
+        shutil.copytree(TEMPLATES, templates)
+        (changed,) = (path for path in templates.glob("*.py.j2") if old in path.read_text(encoding="utf-8"))
+        changed.write_text(changed.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+        return templates
 
     return make
 

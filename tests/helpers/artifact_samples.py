@@ -39,6 +39,7 @@ def manifest_fields(**changes):
         "source": {"format": "random", "name": "sample", "revision": None, "sha256": None},
         "versions": {"max": metadata.version("max"), "mojo": "0", "whisper2max": "0", "torch": "0"},
         "verified": True,
+        "executed": True,
         "parity": {"passed": True},
     }
     return fields | changes

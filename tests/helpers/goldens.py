@@ -1,4 +1,4 @@
-"""The golden builders: model.py of small dimensions, one in full and the others as what differs from it.
+"""The golden builders: model.py of small dimensions, one of each backend in full, the others as what differs from it.
 
     python tests/helpers/goldens.py     rewrites tests/graph/golden; read the difference before you commit it
 """
@@ -11,34 +11,40 @@ from small_models import VARIANTS, packed_spec
 from whisper2max.graph.emit import emit
 
 FOLDER = Path(__file__).parents[1] / "graph" / "golden"
-FULL = "int8"
 NARROW = VARIANTS["english_80_mels"]
-CASES = {FULL: (NARROW, "int8"), "bfloat16": (NARROW, "bfloat16")}
-CASES |= {variant: (dims, "float32") for variant, dims in VARIANTS.items()}
+FULL = {"cpu": "int8", "max": "max_bfloat16"}
+CASES = {
+    "int8": (NARROW, "int8", "cpu"),
+    "bfloat16": (NARROW, "bfloat16", "cpu"),
+    **{variant: (dims, "float32", "cpu") for variant, dims in VARIANTS.items()},
+    "max_bfloat16": (NARROW, "bfloat16", "max"),
+    "max_float32": (NARROW, "float32", "max"),
+    "max_large_v3": (VARIANTS["large_v3_128_mels"], "bfloat16", "max"),
+}
 
 
 def emitted(name: str) -> str:
     """The source that a case of `CASES` gives now."""
-    dims, dtype = CASES[name]
-    return emit(packed_spec(dims, dtype))
+    return emit(packed_spec(*CASES[name]))
 
 
 def golden_file(name: str) -> Path:
-    """The source itself for the case `FULL`; for any other case a unified diff that begins at that source."""
-    return FOLDER / (f"{name}.py.golden" if name == FULL else f"{name}.diff")
+    """The source itself for the cases of `FULL`; for any other a unified diff that begins at that of its backend."""
+    return FOLDER / (f"{name}.py.golden" if name in FULL.values() else f"{name}.diff")
 
 
 def as_golden(name: str, source: str) -> str:
     """What the golden file of a case must hold for this to be its source."""
-    if name == FULL:
+    if name in FULL.values():
         return source
-    full = golden_file(FULL).read_text(encoding="utf-8").splitlines(keepends=True)
-    return "".join(difflib.unified_diff(full, source.splitlines(keepends=True), FULL, name, n=1))
+    begin = FULL[CASES[name][2]]
+    full = golden_file(begin).read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(difflib.unified_diff(full, source.splitlines(keepends=True), begin, name, n=1))
 
 
 def rewrite() -> None:
     """Write the golden file of every case, the one in full first."""
-    for name in CASES:
+    for name in sorted(CASES, key=lambda name: name not in FULL.values()):
         golden_file(name).write_text(as_golden(name, emitted(name)), encoding="utf-8")
 
 

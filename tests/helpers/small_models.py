@@ -16,11 +16,11 @@ VARIANTS = {
 }
 
 
-def packed_spec(dims: ModelDimensions, dtype: str) -> GraphSpec:
-    """The network of a standard Whisper after the passes of a dtype, without any weights' values."""
+def packed_spec(dims: ModelDimensions, dtype: str, backend: str = "cpu") -> GraphSpec:
+    """The network of a standard Whisper after the passes of a dtype and backend, without any weights' values."""
     spec = GraphSpec(dims, "float32", dict(expected_nodes(dims)))
     tensors = {name: torch.zeros(shape) for name, shape in spec.parameters().items()}
-    return passes.apply(dtype, spec, tensors)[0]
+    return passes.apply(dtype, spec, tensors, backend)[0]
 
 
 def transformers_module(dims: ModelDimensions, seed: int = 0) -> WhisperForConditionalGeneration:

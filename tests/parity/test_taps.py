@@ -16,8 +16,8 @@ CROSSED = [f"cross_{each}" for each in OF_ATTENTION]
 OF_AUDIO = ["cross_attn.key", "cross_attn.value"]
 
 
-def spec(variant: str, dtype: str = "float32") -> GraphSpec:
-    return packed_spec(VARIANTS[variant], dtype)
+def spec(variant: str, dtype: str = "float32", backend: str = "cpu") -> GraphSpec:
+    return packed_spec(VARIANTS[variant], dtype, backend)
 
 
 def within(block: str, names: list[str]) -> list[str]:
@@ -76,14 +76,15 @@ def test_every_kernel_that_is_named_is_one_of_ours(repository):
     assert named <= registered and len(named) >= 9
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_the_generated_builders_offer_exactly_these_values(tmp_path, repository, dtype):
-    described = spec("turbo_unequal_depth", dtype)
+@pytest.mark.parametrize(("dtype", "backend"), [*((dtype, "cpu") for dtype in DTYPES), ("bfloat16", "max")])
+def test_the_generated_builders_offer_exactly_these_values(tmp_path, repository, dtype, backend):
+    described = spec("turbo_unequal_depth", dtype, backend)
+    on_device = {"device": "cpu"} if backend == "max" else {}
     (tmp_path / "model.py").write_text(emit(described))
     model = load_source(tmp_path / "model.py")
     expected = {**graph_taps(described), **{f"{side}_block": list(block_taps(described, side)) for side in SIDES}}
     for name, paths in expected.items():
-        graph = model.BUILDERS[name](kernels=repository / "kernels", taps=paths)
+        graph = model.BUILDERS[name](kernels=repository / "kernels", taps=paths, **on_device)
         others = set(graph.values) - set(paths)
         # a tensor that no module of a torch tree has
         assert others == ({"encoder.conv2.gelu"} if name == "encoder" else set()), name
@@ -91,6 +92,16 @@ def test_the_generated_builders_offer_exactly_these_values(tmp_path, repository,
 
 
 SIDES = ("encoder", "decoder")
+
+
+def test_the_network_of_the_gpus_has_the_same_values_and_none_in_a_fused_step():
+    ours, theirs = taps_of(spec("multilingual_80_mels")), taps_of(spec("multilingual_80_mels", "bfloat16", "max"))
+    assert {graph: list(taps) for graph, taps in ours.items() if graph != "step"} == {
+        graph: list(taps) for graph, taps in theirs.items() if graph != "step"
+    }
+    assert theirs["step"] == theirs["extend"]
+    assert theirs["extend"]["decoder.blocks.0.attn.qkv_attention"].kernel == "slot_attention"
+    assert theirs["audio"]["decoder.blocks.0.cross_attn.key"].kernel == "matmul"
 
 
 def test_a_builder_refuses_a_value_that_it_does_not_have(tmp_path, repository):

@@ -73,6 +73,11 @@ class Artifact:
         return self.manifest["verified"]
 
     @property
+    def executed(self) -> bool:
+        """Whether the compiled graphs were ever executed: those for a GPU are when they are verified on one."""
+        return self.manifest["executed"]
+
+    @property
     def spec(self) -> GraphSpec:
         """The network, as graph.txt describes it."""
         return self.contents.spec
@@ -139,6 +144,13 @@ def open_artifact(path: str | Path, *, check_machine: bool = True, warn_unverifi
         warnings.warn(
             f"{path} has not been compared with PyTorch since its graphs were compiled. "
             f"Run `whisper2max verify {path}` to know that it computes the same.",
+            UnverifiedArtifactWarning,
+            stacklevel=2,
+        )
+    if warn_unverified and manifest["verified"] and not manifest["executed"]:
+        warnings.warn(
+            f"{path} was compiled for {manifest['target']['name']} and not executed: its network was compared with "
+            f"PyTorch on a CPU. Run `whisper2max verify {path}` where the device is.",
             UnverifiedArtifactWarning,
             stacklevel=2,
         )

@@ -18,7 +18,7 @@ from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import ArtifactError, Whisper2MaxError
 from whisper2max.core.held import HeldFile, HeldFiles
 from whisper2max.core.printable import shortened
-from whisper2max.graph.ir import Embedding, GraphSpec, Linear
+from whisper2max.graph.ir import JOINED, Embedding, GraphSpec, Linear
 from whisper2max.runtime.tokens import Tokenizer
 
 _MOST_TEXT = 16 << 20
@@ -82,8 +82,9 @@ def _read_spec(file: HeldFile, dims: ModelDimensions, dtype: str) -> GraphSpec:
         differing = [f"{name} {ours[name]} and {theirs[name]!r:.40}" for name in ours if ours[name] != theirs[name]]
         raise ArtifactError(f"the manifest and graph.txt are of different models: {', '.join(differing)}. {COPY_AGAIN}")
     spec.validate()
+    formats = {"cpu": {dtype}, "max": {f"{dtype} rows", JOINED}}[spec.backend]
     unpacked = [
-        path for path, node in spec.nodes.items() if isinstance(node, Linear | Embedding) and node.packed != dtype
+        path for path, node in spec.nodes.items() if isinstance(node, Linear | Embedding) and node.packed not in formats
     ]
     if unpacked:
         raise ArtifactError(f"graph.txt stores {shortened(unpacked)} in another dtype than {dtype}. {COPY_AGAIN}")

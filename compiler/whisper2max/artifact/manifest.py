@@ -19,11 +19,13 @@ from whisper2max.core.held import HeldFile, HeldFiles
 from whisper2max.core.printable import printable, shortened
 from whisper2max.graph.ir import DTYPES
 
-FORMAT_VERSION = 4
-"""4 has the graphs audio and extend, and pools of slots and audios."""
+FORMAT_VERSION = 5
+"""5 says what computes the network, in graph.txt, and whether the compiled graphs were ever executed."""
 FAILED_MARKER = "FAILED.txt"
 GRAPHS = ("features", "encoder", "audio", "extend", "step")
 """The compiled graphs that ship, as NAME.mef."""
+HOST_GRAPHS = ("features",)
+"""Those that run on the CPU, whatever the target."""
 REQUIRED = (
     "model.py",
     "graph.txt",
@@ -43,6 +45,7 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "source": dict,
     "versions": dict,
     "verified": bool,
+    "executed": bool,
     "parity": (dict, type(None)),
 }
 _COMPUTED_TYPES = {"files": dict, "digest": str}

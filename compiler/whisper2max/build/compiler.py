@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import whisper2max.kernels
-from whisper2max.artifact.manifest import GRAPHS
+from whisper2max.artifact.manifest import GRAPHS, HOST_GRAPHS
 from whisper2max.build.cache import GraphCache
-from whisper2max.build.reached import reached
-from whisper2max.build.target import Target
+from whisper2max.build.reached import kernels_of, reached, texts_of
+from whisper2max.build.target import NATIVE, Target
 from whisper2max.core.errors import BuildError
 from whisper2max.core.held import HeldFile
 
@@ -59,8 +59,9 @@ class Source:
 
     @classmethod
     def generated(cls, model_py: str) -> "Source":
-        """Generated source with the kernels of this package."""
-        return cls(model_py.encode("utf-8"), {path.name: path.read_bytes() for path in sorted(KERNELS.glob("*.mojo"))})
+        """Generated source with the kernels of this package that it calls."""
+        source, kernels = model_py.encode("utf-8"), {path.name: path.read_bytes() for path in KERNELS.glob("*.mojo")}
+        return cls(source, dict(sorted(kernels_of(kernels, texts_of(source)).items())))
 
     def reached(self, graph: str) -> "Source":
         """What this graph alone is made of, which is all that its compiler is given."""
@@ -82,10 +83,16 @@ class Source:
             "source": hashlib.sha256(self.model_py).hexdigest(),
             "kernels": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(self.kernels.items())},
             "cpu_features": target.cpu_features,
+            "device": target.device,
+            "gpu": _gpu_of(target),
             "versions": compiler_versions(),
             "taps": list(taps),
         }
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _gpu_of(target: Target) -> str:
+    return f"{target.gpu.api}:{target.gpu.architecture}" if target.gpu else ""
 
 
 def compiler_versions() -> dict[str, str]:
@@ -161,10 +168,10 @@ def _compiled(
     source: Source, name: str, taps: Sequence[str], target: Target, say: Callable[[str], None]
 ) -> HeldFile:
     """One compiled graph in the cache, compiled now if it is not there."""
-    source = source.reached(name)
+    source, target = source.reached(name), target.host if name in HOST_GRAPHS else target
     key = source.key(target, taps)
     label = f"graph {name} with its values tapped" if taps else f"graph {name}"
-    label += f" for {target.name}" if target.compiler_cpu else ""
+    label += f" for {target.name}" if target.name != NATIVE else ""
     cache = GraphCache()
     with cache.lock(f"{key}-{name}", lambda: say(f"{label}: waiting for another process that compiles it")):
         kept = cache.get(key, name)
@@ -205,7 +212,8 @@ def _compile_in_subprocess(
         entries = [os.path.abspath(entry) for entry in searched.split(os.pathsep) if entry]
         environment["PYTHONPATH"] = os.pathsep.join(entries)
     sources = [str(folders["source"] / each) for each in ("model.py", "kernels")]
-    arguments = [*sources, name, str(mef), *taps, f"--cpu={target.compiler_cpu}"]
+    places = [f"--gpu={_gpu_of(target)}", f"--device={target.device}", f"--cpu={target.compiler_cpu}"]
+    arguments = [*sources, name, str(mef), *taps, *places]
     command = [sys.executable, "-P", "-m", "whisper2max.build.compile_graph", *arguments]
     result = subprocess.run(
         command,

@@ -50,8 +50,16 @@ def reached(model_py: bytes, kernels: Mapping[str, bytes], graph: str) -> tuple[
     numbers = {number for each in kept for number in range(_first_line(each), each.end_lineno + 1)}
     source = [line if number in numbers else "\n" for number, line in enumerate(lines, 1)]
     source[tables[0].lineno - 1] = f"BUILDERS = {{{graph!r}: {builder}}}\n"
-    texts = {node.value for each in kept for node in ast.walk(each) if isinstance(node, ast.Constant)}
-    return "".join(source).rstrip("\n").encode("utf-8") + b"\n", kernels_of(kernels, texts)
+    return "".join(source).rstrip("\n").encode("utf-8") + b"\n", kernels_of(kernels, _texts(kept))
+
+
+def texts_of(model_py: bytes) -> set[object]:
+    """Every constant in generated source, the names of kernels among them."""
+    return _texts(_parsed(model_py))
+
+
+def _texts(statements: Iterable[ast.stmt]) -> set[object]:
+    return {node.value for each in statements for node in ast.walk(each) if isinstance(node, ast.Constant)}
 
 
 def _parsed(source: str | bytes) -> list[ast.stmt]:

@@ -7,7 +7,8 @@ from whisper2max.artifact.artifact import Artifact, open_artifact
 from whisper2max.artifact.manifest import write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.compiler import GRAPHS, Source, compile_graphs, compiler_versions
-from whisper2max.build.target import NATIVE, resolve
+from whisper2max.build.target import NATIVE, TARGETS, resolve
+from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFiles
 
 
@@ -28,6 +29,12 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
     """
     resolved = resolve(target)
     opened = open_artifact(artifact, check_machine=False, warn_unverified=False)
+    if opened.spec.backend != resolved.backend:
+        fitting = [each for each in TARGETS if resolve(each).backend == opened.spec.backend]
+        raise UsageError(
+            f"{opened.path} has weights for other targets than {target}: choose one of {', '.join(fitting)}, or "
+            "convert the checkpoint again."
+        )
     replaced = {*(f"{name}.mef" for name in GRAPHS), "parity.json", "parity.html"}
     with Publication(opened.path, force=True) as staging:
         kept = link_files(opened.files, [name for name in opened.files if name not in replaced], staging)
@@ -37,6 +44,7 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
             "target": resolved.to_dict(),
             "versions": {**opened.manifest["versions"], **compiler_versions()},
             "verified": False,
+            "executed": False,
             "parity": None,
         }
         write_manifest(staging, {**opened.manifest, **fields}, {**kept, **compiled})

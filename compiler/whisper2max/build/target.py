@@ -1,13 +1,42 @@
-"""The CPU that graphs are compiled for, as the features that their code may use."""
+"""What graphs are compiled for: a CPU, as the features that their code may use, or a GPU, as its architecture."""
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from whisper2max.core.cpu import X86_64_LEVELS, cpu_features, native_cpu_features
 from whisper2max.core.errors import UsageError
 
 NATIVE = "native"
-TARGETS = (NATIVE, *X86_64_LEVELS)
+MAX_CPU = "max-cpu"
+"""This machine's CPU with the network of the GPUs: to try and to judge what runs on a GPU where there is none."""
+
+HOST_LEVEL = "x86-64-v3"
+"""What the part of a GPU's graphs that runs on the CPU is compiled for."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as MAX's compiler names it.
+
+    Attributes:
+        api: "cuda" or "hip".
+        architecture: such as "sm_90a", whose code runs on no other.
+    """
+
+    api: str
+    architecture: str
+
+
+GPUS = {
+    "sm_80": Gpu("cuda", "sm_80"),
+    "sm_89": Gpu("cuda", "sm_89"),
+    "sm_90": Gpu("cuda", "sm_90a"),
+    "sm_100": Gpu("cuda", "sm_100a"),
+    "gfx942": Gpu("hip", "gfx942"),
+}
+"""Targets without a CPU of their own: A100, RTX 40 and L4, H100 and H200, B200, MI300X."""
+
+TARGETS = (NATIVE, *X86_64_LEVELS, MAX_CPU, *GPUS)
 
 
 @dataclass(frozen=True)
@@ -17,15 +46,36 @@ class Target:
     Attributes:
         name: what the user asked for, one of `TARGETS`.
         cpu_features: features of the CPU that generated code may use, sorted, under the kernel's names.
+        backend: what computes the network, one of `graph.ir.BACKENDS`.
+        gpu: where the graphs run; None for the CPU.
     """
 
     name: str
     cpu_features: tuple[str, ...]
+    backend: str = "cpu"
+    gpu: Gpu | None = None
 
     @property
     def compiler_cpu(self) -> str:
         """What the MAX compiler calls this CPU; empty for the one that it runs on."""
-        return "" if self.name == NATIVE else self.name
+        if self.name in GPUS:
+            return HOST_LEVEL
+        return self.name if self.name in X86_64_LEVELS else ""
+
+    @property
+    def device(self) -> str:
+        """The device that builders of the backend are given by name; empty where they take none."""
+        return "gpu" if self.gpu else "cpu" if self.backend == "max" else ""
+
+    @property
+    def host(self) -> "Target":
+        """The CPU beside the GPU, for what runs there; this target itself if it is a CPU."""
+        return replace(self, gpu=None)
+
+    @property
+    def judged(self) -> "Target":
+        """The target whose graphs are compared with PyTorch here: this one, or the same network on this CPU."""
+        return resolve(MAX_CPU) if self.gpu else self
 
     def missing_features(self) -> list[str]:
         """Features that this machine lacks to run the graphs, sorted."""
@@ -40,16 +90,19 @@ def resolve(name: str) -> Target:
     """The target of a name, resolved to features, so that nothing that is hashed depends on the word "native".
 
     Args:
-        name: "native", for all that this machine has, or a level of the x86-64 psABI.
+        name: one of `TARGETS`.
 
     Raises:
         UsageError: there is no such target, or it belongs to another kind of CPU than the compiler runs on.
     """
     if name == NATIVE:
         return Target(NATIVE, tuple(native_cpu_features()))
+    if name == MAX_CPU:
+        return Target(MAX_CPU, tuple(native_cpu_features()), "max")
+    if name in GPUS:
+        return Target(name, tuple(sorted(X86_64_LEVELS[HOST_LEVEL])), "max", GPUS[name])
     if name not in X86_64_LEVELS:
-        what = "is a GPU, and graphs run on CPUs only" if name.startswith("sm_") else "is not offered"
-        raise UsageError(f"target {name!r} {what}; choose one of {', '.join(TARGETS)}.")
+        raise UsageError(f"target {name!r} is not offered; choose one of {', '.join(TARGETS)}.")
     if platform.machine() != "x86_64":
         raise UsageError(
             f"target {name} is a level of x86-64, and this machine is {platform.machine()}: graphs are compiled on "
@@ -59,13 +112,15 @@ def resolve(name: str) -> Target:
 
 
 def resolve_to_prove(name: str) -> Target:
-    """A target that this machine can run, because an artifact is published only when its graphs ran and passed.
+    """A target that can be judged here, because an artifact is published only when its network ran and passed.
+
+    Of a GPU's target that is the same network on this CPU; the graphs for the GPU itself stay unexecuted.
 
     Raises:
         UsageError: as for `resolve`, or the machine lacks features of the target; they are listed.
     """
     target = resolve(name)
-    if missing := target.missing_features():
+    if missing := target.judged.missing_features():
         raise UsageError(
             f"target {name} needs CPU features that this machine lacks: {', '.join(missing)}. Its graphs could not be "
             "compared with PyTorch here, and nothing is published unproven: convert on a machine that has them, or "

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 import whisper2max.templates
 from whisper2max.core.errors import BuildError, SpecError
-from whisper2max.graph.ir import Attention, Conv1d, Embedding, GraphSpec, Linear
+from whisper2max.graph.ir import JOINED, Attention, Conv1d, Embedding, GraphSpec, Linear
 from whisper2max.graph.source import check_source
 from whisper2max.kernels.operands import STEP_LAYERS, STEP_VALUES
 
@@ -71,10 +71,12 @@ def _context(spec: GraphSpec) -> dict[str, object]:
         "activation": {"none": "gelu", "tanh": "gelu_tanh"}[gelu.approximate],
         "encoder_block": _first_block(spec, "encoder"),
         "decoder_block": _first_block(spec, "decoder"),
+        "table_rows": spec.parameters()["decoder.token_embedding.weight"][0],
         "step_layers": STEP_LAYERS,
         "step_values": STEP_VALUES,
         "times_state": _times_text_state(spec.dims.n_text_state),
         "no_bias": _no_bias,
+        "biases": _biases,
         "conv_arguments": _conv_arguments,
     }
 
@@ -83,7 +85,7 @@ def _only(spec: GraphSpec, kind: type, attribute: str, prefix: str = "", **like:
     """The one value that an attribute has in all nodes of a kind whose path begins so and that are `like` this."""
     nodes = [node for path, node in spec.nodes.items() if isinstance(node, kind) and path.startswith(prefix)]
     nodes = [node for node in nodes if all(getattr(node, name) == value for name, value in like.items())]
-    values = {getattr(node, attribute) for node in nodes}
+    values = {getattr(node, attribute) for node in nodes} - {JOINED}
     if len(values) != 1:
         raise SpecError(f"the builders read one format for every {kind.__name__}, the nodes have {sorted(values)}")
     return values.pop()
@@ -105,6 +107,11 @@ def _times_text_state(state: int) -> Callable[[int], str]:
 
 def _no_bias(linear: Linear) -> str:
     return "" if linear.bias else ", bias=False"
+
+
+def _biases(block: dict[str, Linear], attention: str, *children: str) -> str:
+    """Which projections of an attention have a bias, as arguments by name."""
+    return ", ".join(f"{child}={block[f'{attention}_{child}'].bias}" for child in children)
 
 
 def _conv_arguments(conv: Conv1d) -> str:

@@ -20,6 +20,21 @@ from whisper2max.core.printable import shortened
 
 DTYPES = ("float32", "bfloat16", "int8")
 
+BACKENDS = ("cpu", "max")
+"""What computes the network: this project's kernels for CPUs on packed weights, or MAX's operations and this project's
+kernels for devices on plain ones."""
+
+ROWS = {"float32 rows": "float32", "bfloat16 rows": "bfloat16"}
+"""Formats of a plain weight [outputs, inputs], and the dtypes that they stand for."""
+
+JOINED = "joined"
+"""The format of a Linear whose weight its Attention holds, in one matrix with those of others."""
+
+PACKED = (*DTYPES, *ROWS, JOINED)
+
+TABLE_ROWS = 256
+"""A plain token table has a multiple of these rows, because MAX's products on devices want one of the logits."""
+
 PANEL = 32
 """Columns of a panel, the unit in which the kernels read a weight (kernels/tile.mojo)."""
 
@@ -28,11 +43,15 @@ VALUES_PER_WORD = {"float32": 1, "bfloat16": 2, "int8": 4}
 
 
 def packed_parameters(path: str, outputs: int, inputs: int, packed: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of the weight [outputs, inputs] of `path`, packed for the kernels.
+    """Shapes of the weight [outputs, inputs] of `path`, in the format that kernels read.
 
-    The weight is [outputs / 32 rounded up, words, 32, values of a word]; int8 has a scale for every output
+    A packed weight is [outputs / 32 rounded up, words, 32, values of a word]; int8 has a scale for every output
     and the sum of its values.
     """
+    if packed == JOINED:
+        return {}
+    if packed in ROWS:
+        return {f"{path}.weight": (outputs, inputs)}
     values = VALUES_PER_WORD[packed]
     shapes: dict[str, tuple[int, ...]] = {
         f"{path}.weight": (-(-outputs // PANEL), -(-inputs // values), PANEL, values),
@@ -44,7 +63,7 @@ def packed_parameters(path: str, outputs: int, inputs: int, packed: str) -> dict
 
 @dataclass(frozen=True)
 class Conv1d:
-    """Convolution over time; its weight is [out, in, kernel], or packed panels of [out, kernel * in]."""
+    """Convolution over time; its weight is [out, in, kernel], or packed panels or plain rows of [out, kernel * in]."""
 
     in_channels: int
     out_channels: int
@@ -64,7 +83,7 @@ class Conv1d:
 
 @dataclass(frozen=True)
 class Linear:
-    """y = x @ weight.T + bias, weight [out_features, in_features] or packed panels of it."""
+    """y = x @ weight.T + bias, weight [out_features, in_features] or packed panels of it; none if it is joined."""
 
     in_features: int
     out_features: int
@@ -72,6 +91,8 @@ class Linear:
     packed: str | None = None
 
     def parameters(self, path: str) -> dict[str, tuple[int, ...]]:
+        if self.packed == JOINED:
+            return {}
         if self.packed:
             owned = packed_parameters(path, self.out_features, self.in_features, self.packed)
         else:
@@ -92,13 +113,16 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A table of token vectors, weight [rows, features] or packed panels of it; the logits reuse it."""
+    """A table of token vectors, weight [rows, features] or packed panels of it, or those rows and others of zeros up to
+    a multiple of `TABLE_ROWS`; the logits reuse it."""
 
     rows: int
     features: int
     packed: str | None = None
 
     def parameters(self, path: str) -> dict[str, tuple[int, ...]]:
+        if self.packed in ROWS:
+            return {f"{path}.weight": (-(-self.rows // TABLE_ROWS) * TABLE_ROWS, self.features)}
         if self.packed:
             return packed_parameters(path, self.rows, self.features, self.packed)
         return {f"{path}.weight": (self.rows, self.features)}
@@ -120,7 +144,9 @@ class Attention:
     """softmax(scale * query @ key.T) @ value per head; children query, key, value and out.
 
     `format` is what both products round their operands to, or int8 for keys and values that are stored so and
-    multiplied by float32; sums and softmax are float32.
+    multiplied by float32; sums and softmax are float32. `joined` are children whose weights, and whose biases with
+    zeros where one has none, are one matrix [children * width, width] in this order; it is called by their names, such
+    as "query_key_value", and stored in `format`.
     """
 
     n_head: int
@@ -128,9 +154,14 @@ class Attention:
     scale: float
     causal: bool
     format: str = "float32"
+    joined: tuple[str, ...] = ()
 
     def parameters(self, path: str) -> dict[str, tuple[int, ...]]:
-        return {}
+        if not self.joined:
+            return {}
+        name, width = f"{path}.{'_'.join(self.joined)}", self.n_head * self.head_dim
+        outputs = len(self.joined) * width
+        return {f"{name}.weight": (outputs, width), f"{name}.bias": (outputs,)}
 
 
 @dataclass(frozen=True)
@@ -149,11 +180,12 @@ KINDS = {kind.__name__: kind for kind in Node.__args__}
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """A network: its dimensions, the dtype of its weights and its nodes by path, in data order."""
+    """A network: its dimensions, the dtype of its weights, its nodes by path in data order, and what computes it."""
 
     dims: ModelDimensions
     dtype: str
     nodes: Mapping[str, Node]
+    backend: str = "cpu"
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Shape of every weight by name, in data order."""
@@ -178,6 +210,8 @@ class GraphSpec:
         """Return self, or raise SpecError with every fault: nodes that are missing, unexpected, of
         another size than the dimensions say, or unlike the same node of the first block."""
         faults = [f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}"] if self.dtype not in DTYPES else []
+        if self.backend not in BACKENDS:
+            faults.append(f"backend {self.backend!r} is not one of {', '.join(BACKENDS)}")
         expected = dict(expected_nodes(self.dims))
         faults += [f"{path}: missing, expected {node}" for path, node in expected.items() if path not in self.nodes]
         faults += [f"{path}: unexpected {node}" for path, node in self.nodes.items() if path not in expected]
@@ -185,6 +219,7 @@ class GraphSpec:
             if path in expected:
                 faults += [f"{path}: {fault}" for fault in _differences(node, expected[path])]
             faults += [f"{path}: {fault}" for fault in _impossible_attributes(node)]
+        faults += _wrongly_joined(self.nodes)
         faults += _uneven_blocks(self.nodes)
         if not faults and list(self.nodes) != list(expected):
             faults.append("the nodes are not in data order")
@@ -198,7 +233,7 @@ class GraphSpec:
 
     def to_text(self) -> str:
         """One line per node; `GraphSpec.parse` reads it back."""
-        lines = [f"dims = {_call(self.dims)}", f"dtype = {self.dtype!r}"]
+        lines = [f"dims = {_call(self.dims)}", f"dtype = {self.dtype!r}", f"backend = {self.backend!r}"]
         lines += [f"{path} = {_call(node)}" for path, node in self.nodes.items()]
         return "\n".join(lines) + "\n"
 
@@ -226,10 +261,11 @@ class GraphSpec:
         missing = [name for name in _KIND_OF_LINE if name not in values]
         if missing:
             raise SpecError(f"the graph text does not say {' and '.join(missing)}")
-        return cls(values.pop("dims"), values.pop("dtype"), values)
+        dims, dtype, backend = (values.pop(name) for name in _KIND_OF_LINE)
+        return cls(dims, dtype, values, backend)
 
 
-_KIND_OF_LINE: dict[str, tuple[type, ...]] = {"dims": (ModelDimensions,), "dtype": (str,)}
+_KIND_OF_LINE: dict[str, tuple[type, ...]] = {"dims": (ModelDimensions,), "dtype": (str,), "backend": (str,)}
 _LONGEST_LINE = 1000
 
 
@@ -272,7 +308,10 @@ def _mlp(block: str, state: int) -> Iterator[tuple[str, Node]]:
     yield f"{block}.mlp.2", Linear(4 * state, state, bias=True)
 
 
-_DECIDED_ELSEWHERE = {"eps", "bias", "approximate", "packed", "format"}
+_DECIDED_ELSEWHERE = {"eps", "bias", "approximate", "packed", "format", "joined"}
+
+
+_JOINED = (), ("query", "key", "value"), ("key", "value")
 
 
 def _differences(node: Node, expected: Node) -> list[str]:
@@ -291,8 +330,9 @@ def _impossible_attributes(node: Node) -> list[str]:
         "eps": lambda value: isinstance(value, float) and 0 < value < 1,
         "bias": lambda value: isinstance(value, bool),
         "approximate": lambda value: value in ("none", "tanh"),
-        "packed": lambda value: value is None or value in DTYPES,
+        "packed": lambda value: value is None or value in PACKED,
         "format": lambda value: value in DTYPES,
+        "joined": lambda value: value in _JOINED,
     }
     return [
         f"{name} is {getattr(node, name)!r:.80}"
@@ -304,8 +344,17 @@ def _impossible_attributes(node: Node) -> list[str]:
 def _stored_dtype(node: Node, name: str) -> str:
     if name.endswith(".weight_sums"):
         return "int32"
-    packed = getattr(node, "packed", None)
-    return packed if packed and name.endswith(".weight") else "float32"
+    if not name.endswith(".weight"):
+        return "float32"
+    packed = node.format if isinstance(node, Attention) else getattr(node, "packed", None)
+    return ROWS.get(packed, packed) or "float32"
+
+
+def _wrongly_joined(nodes: Mapping[str, Node]) -> list[str]:
+    """Linears whose weights nobody holds, or two."""
+    held = {f"{path}.{child}" for path, node in nodes.items() for child in getattr(node, "joined", ())}
+    joined = {path for path, node in nodes.items() if getattr(node, "packed", None) == JOINED}
+    return [f"{path}: joined in one of itself and its Attention alone" for path in sorted(held ^ joined)]
 
 
 def _uneven_blocks(nodes: Mapping[str, Node]) -> list[str]:

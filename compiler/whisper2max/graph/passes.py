@@ -2,7 +2,8 @@
 
 Each pass is a function (spec, tensors) -> (spec, tensors) that returns new values and changes
 none; `apply` checks that spec and tensors agree after every one. The passes of a dtype choose the format in which each
-kind of node is multiplied, and pack its weight for the kernel that does it (kernels/tile.mojo).
+kind of node is multiplied, and lay out its weight for what multiplies it: packed for the kernels of the CPU
+(kernels/tile.mojo), plain for MAX's operations and the kernels of a device.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,18 @@ from dataclasses import replace
 import torch
 
 from whisper2max.core.errors import SpecError
-from whisper2max.graph.ir import PANEL, VALUES_PER_WORD, Attention, Conv1d, Embedding, GraphSpec, Linear
+from whisper2max.graph.ir import (
+    JOINED,
+    PANEL,
+    ROWS,
+    TABLE_ROWS,
+    VALUES_PER_WORD,
+    Attention,
+    Conv1d,
+    Embedding,
+    GraphSpec,
+    Linear,
+)
 
 Tensors = dict[str, torch.Tensor]
 Pass = Callable[[GraphSpec, Tensors], tuple[GraphSpec, Tensors]]
@@ -67,7 +79,52 @@ def quantize_audio(spec: GraphSpec, tensors: Tensors) -> tuple[GraphSpec, Tensor
     return spec.with_nodes(nodes), tensors
 
 
-PASSES: dict[str, tuple[Pass, ...]] = {
+def join_projections(spec: GraphSpec, tensors: Tensors) -> tuple[GraphSpec, Tensors]:
+    """What projects the same values for one attention in one matrix: of the audio key and value, else all three."""
+    nodes, changed = {}, dict(tensors)
+    for path, node in spec.nodes.items():
+        if isinstance(node, Attention):
+            children = ("key", "value") if path.endswith(".cross_attn") else ("query", "key", "value")
+            paths = [f"{path}.{child}" for child in children]
+            weights = [changed.pop(f"{each}.weight") for each in paths]
+            biases = [
+                changed.pop(f"{each}.bias", torch.zeros(len(weight), device=weight.device))
+                for each, weight in zip(paths, weights, strict=True)
+            ]
+            joined = f"{path}.{'_'.join(children)}"
+            changed |= {f"{joined}.weight": torch.cat(weights), f"{joined}.bias": torch.cat(biases)}
+            nodes[path] = replace(node, joined=children)
+            nodes |= {each: replace(spec.nodes[each], packed=JOINED) for each in paths}
+    return spec.with_nodes(nodes), changed
+
+
+def lay_out_rows(rows: str) -> Pass:
+    """Every weight that is multiplied as plain rows [outputs, inputs]; the token table ends in rows of zeros."""
+    dtype = getattr(torch, ROWS[rows])
+
+    def lay_out_rows(spec: GraphSpec, tensors: Tensors) -> tuple[GraphSpec, Tensors]:
+        nodes, changed = {}, dict(tensors)
+        for path, node in spec.nodes.items():
+            name = f"{path}.weight"
+            if isinstance(node, Attention):
+                nodes[path] = replace(node, format=ROWS[rows])
+                name = f"{path}.{'_'.join(node.joined)}.weight"
+            elif isinstance(node, Conv1d | Embedding) or (isinstance(node, Linear) and node.packed != JOINED):
+                nodes[path] = replace(node, packed=rows)
+            else:
+                continue
+            weight = tensors[name]
+            if isinstance(node, Conv1d):
+                weight = weight.permute(0, 2, 1).flatten(1)
+            elif isinstance(node, Embedding):
+                weight = torch.nn.functional.pad(weight, (0, 0, 0, -len(weight) % TABLE_ROWS))
+            changed[name] = weight.to(dtype).contiguous()
+        return spec.with_nodes(nodes), changed
+
+    return lay_out_rows
+
+
+_CPU: dict[str, tuple[Pass, ...]] = {
     "float32": (widen, pack_convolutions("float32"), pack_linears("float32"), pack_embedding("float32")),
     "bfloat16": (
         widen,
@@ -87,15 +144,21 @@ PASSES: dict[str, tuple[Pass, ...]] = {
     ),
 }
 
+PASSES: dict[str, dict[str, tuple[Pass, ...]]] = {
+    "cpu": _CPU,
+    "max": {dtype: (widen, join_projections, lay_out_rows(rows)) for rows, dtype in ROWS.items()},
+}
+"""By backend and dtype."""
 
-def apply(dtype: str, spec: GraphSpec, tensors: Tensors) -> tuple[GraphSpec, Tensors]:
-    """Run the passes of a dtype.
+
+def apply(dtype: str, spec: GraphSpec, tensors: Tensors, backend: str = "cpu") -> tuple[GraphSpec, Tensors]:
+    """Run the passes of a dtype and backend.
 
     Raises:
         SpecError: a pass left a tensor that its node does not describe.
     """
-    spec = replace(spec, dtype=dtype)
-    for step in PASSES[dtype]:
+    spec = replace(spec, dtype=dtype, backend=backend)
+    for step in PASSES[backend][dtype]:
         spec, tensors = step(spec, tensors)
         spec.validate()
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

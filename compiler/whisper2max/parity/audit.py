@@ -10,6 +10,8 @@ artifacts/README.md states it, and each value is compared with the checkpoint's 
     int8                              `weight_scales` float32 [out], `weight_sums` int32 [out]
     everything else                   float32, as it is
 
+For MAX's operations and devices weights are plain, in the dtype of the artifact; `audit_plain` says where each lies.
+
 float32 and bfloat16 (the walked value, rounded to the nearest, ties to even) are equal bit for bit. An int8 value is
 within half a step of the walked one, a step being a 127th of its row's largest magnitude; its scale is that step.
 """
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whisper2max.core.held import HeldFile
+from whisper2max.parity.audit_plain import by_walked_name
 from whisper2max.parity.report import WeightAudit, WeightDifference
 from whisper2max.runtime.weights import map_weights
 
@@ -57,7 +60,11 @@ class _Found:
 
 
 def audit(
-    weights: HeldFile, dtype: str, walked: Mapping[str, np.ndarray], source_paths: Mapping[str, str]
+    weights: HeldFile,
+    dtype: str,
+    walked: Mapping[str, np.ndarray],
+    source_paths: Mapping[str, str],
+    backend: str = "cpu",
 ) -> WeightAudit:
     """Compare every stored tensor with the walked one.
 
@@ -66,11 +73,15 @@ def audit(
         dtype: of the artifact, a key of `FORMATS`.
         walked: tensors of the checkpoint by canonical name, float32; taken one at a time.
         source_paths: names in the checkpoint's tree by canonical name.
+        backend: of the artifact; "max" has plain weights.
 
     Returns:
         What differs; places are indices of the checkpoint's own tensor.
     """
+    plain = backend == "max"
     stored = map_weights(weights)
+    if plain:
+        stored = by_walked_name(stored, walked)
     different = []
     values = 0
 
@@ -87,6 +98,9 @@ def audit(
         kept = stored.pop(name, None)
         if not name.endswith(".weight") or wanted.ndim < 2:
             report(name, _plain(kept, wanted))
+            continue
+        if plain:
+            report(name, _bits(kept, wanted, dtype))
             continue
         packed = FORMATS[dtype]["convolutions" if wanted.ndim == 3 else "products"]
         if packed == "int8":
@@ -105,6 +119,17 @@ def _plain(stored: np.ndarray | None, wanted: np.ndarray) -> _Found | None:
         return None
     found = _Found()
     found.add(stored.view(np.uint32) != wanted.view(np.uint32), stored, wanted)
+    return found
+
+
+def _bits(stored: np.ndarray | None, wanted: np.ndarray, dtype: str) -> _Found | None:
+    """A plain weight in float32 or bfloat16."""
+    if stored is None or stored.shape != wanted.shape or stored.dtype != STORED[dtype]:
+        return None
+    stored, found = np.ascontiguousarray(stored), _Found()
+    bits = _bfloat16_bits(wanted) if dtype == "bfloat16" else wanted.view(np.uint32)
+    have = stored if dtype == "bfloat16" else stored.view(np.uint32)
+    found.add(have != bits, _as_float32(stored), _as_float32(bits) if dtype == "bfloat16" else wanted)
     return found
 
 

@@ -23,7 +23,7 @@ from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFile
 from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.figures import Place, Row, compare
-from whisper2max.parity.graphs import ShippedGraphs, TappedGraphs
+from whisper2max.parity.graphs import Graphs, ShippedGraphs, TappedGraphs
 from whisper2max.parity.inputs import Transcript, Window, describe, greedy_limit, prompt_of, window_of
 from whisper2max.parity.kept import KeptReference
 from whisper2max.parity.report import Findings, Input, ParityReport, SameBits, TokenRow, data_order
@@ -56,8 +56,7 @@ class Standard(Protocol):
 
 
 def compare_windows(
-    shipped: ShippedGraphs,
-    tapped: TappedGraphs | None,
+    graphs: Sequence[Graphs],
     standard: Standard,
     spec: GraphSpec,
     tokenizer: Tokenizer,
@@ -66,8 +65,7 @@ def compare_windows(
     """Run the graphs on the first 30 s of every recording, and judge what they give.
 
     Args:
-        shipped: the graphs that ship.
-        tapped: the same with all their values as outputs; None to leave them out.
+        graphs: those that ship, the same with all their values as outputs, or both in this order; the first decode.
         standard: what is right.
         spec: of the network.
         tokenizer: of the model.
@@ -77,24 +75,25 @@ def compare_windows(
     tokens: list[TokenRow] = []
     same: list[SameBits] = []
     described: list[Input] = []
-    both = [shipped, *([tapped] if tapped else [])]
+    first = graphs[0]
     for window in standard.windows():
-        got = shipped.engine.log_mel(window.samples)
+        got = first.log_mel(window.samples)
         mel, reference = standard.features(window, got)
         rows.append(_features_row(window, got, reference, tolerances))
-        encoded = [run_encoder(graphs, mel, window.name) for graphs in both]
-        same += _same_bits(*([run] for _, run in encoded))
+        encoded = [run_encoder(each, mel, window.name) for each in graphs]
+        same += _same_bits([run for _, run in encoded])
         rows += standard.encoder(window, mel, [run for _, run in encoded])
         transcript = standard.transcript(window)
         decoded = [
-            list(run_decoder(graphs, states, window.name, transcript))
-            for graphs, (states, _) in zip(both, encoded, strict=True)
+            list(run_decoder(each, states, window.name, transcript))
+            for each, (states, _) in zip(graphs, encoded, strict=True)
         ]
-        same += _same_bits(*decoded)
+        for runs in zip(*decoded, strict=True):
+            same += _same_bits(runs)
         states = encoded[0][0]
-        stepped = run_token_by_token(shipped, states, window.name, transcript)
+        stepped = run_token_by_token(first, states, window.name, transcript)
         limit, eot = len(transcript.greedy), tokenizer.special.eot
-        free = greedy_tokens(shipped, states, transcript.prompt, limit, eot)
+        free = greedy_tokens(first, states, transcript.prompt, limit, eot)
         tokens += _token_rows(window.name, transcript, decoded[0], stepped, free)
         rows += standard.decoder(window, transcript, [*(run for runs in decoded for run in runs), stepped])
         described.append(describe(window, transcript, tokenizer))
@@ -107,9 +106,10 @@ def _features_row(window: Window, got: np.ndarray, reference: np.ndarray, tolera
     return compare(LOG_MEL, place, got=got, reference=reference, limits=limits, absolute=True)
 
 
-def _same_bits(shipped: Sequence[Run], tapped: Sequence[Run] = ()) -> Iterator[SameBits]:
-    """What the shipped graphs give beside what the tapped ones give in the same runs, if there are any."""
-    for ours, theirs in zip(shipped, tapped, strict=bool(tapped)):
+def _same_bits(runs: Sequence[Run]) -> Iterator[SameBits]:
+    """What a run of the shipped graphs gave beside what the tapped ones gave in the same, if there are both."""
+    if len(runs) == 2:
+        ours, theirs = runs
         for path, values in ours.values.items():
             different = np.count_nonzero(values.view(np.uint32) != theirs.values[path].view(np.uint32))
             yield SameBits(ours.place.input, ours.place.words, values.size, int(different))
@@ -154,10 +154,10 @@ def replay_artifact(artifact: str | Path, say: Say) -> tuple[ParityReport, list[
     opened = open_artifact(artifact, warn_unverified=False)
     kept = KeptReference.of(opened)
     shipped, limits = ShippedGraphs(Engine(opened.files, opened.dims)), TOLERANCES[opened.dtype]
-    found = compare_windows(shipped, None, kept, opened.spec, opened.tokenizer, limits)
+    found = compare_windows([shipped], kept, opened.spec, opened.tokenizer, limits)
     if not all(row.passed for row in found.rows):
         tapped = TappedGraphs(opened.files, opened.spec, resolve(opened.target), say)
-        found = compare_windows(shipped, tapped, kept, opened.spec, opened.tokenizer, limits)
+        found = compare_windows([shipped, tapped], kept, opened.spec, opened.tokenizer, limits)
     return _report([opened], opened.dtype, f"{kept.judge}, kept with the artifact", found), kept.spectrograms()
 
 
@@ -183,7 +183,7 @@ def compare_with(
     coarser = max((ours.dtype, theirs.dtype), key=lambda dtype: TOLERANCES[dtype].epsilon)
     say(f"comparing {ours.path} with {theirs.path}")
     standard = OtherArtifact(shipped[1], tapped[1], ours.spec, ours.tokenizer, inputs, TOLERANCES[coarser])
-    found = compare_windows(shipped[0], tapped[0], standard, ours.spec, ours.tokenizer, TOLERANCES[coarser])
+    found = compare_windows([shipped[0], tapped[0]], standard, ours.spec, ours.tokenizer, TOLERANCES[coarser])
     return _report([ours, theirs], coarser, f"the artifact {theirs.path.name} ({theirs.dtype})", found)
 
 

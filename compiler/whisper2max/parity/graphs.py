@@ -20,6 +20,7 @@ from whisper2max.core.held import HeldFile
 from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.taps import LOGITS, STATES, block_taps, graph_taps
 from whisper2max.runtime.engine import Engine, Session
+from whisper2max.runtime.features_graph import FeaturesGraph
 from whisper2max.runtime.graphs import empty_pools, load_graph
 from whisper2max.runtime.protocol import Rows
 from whisper2max.runtime.threads import shared_session
@@ -52,6 +53,9 @@ class Graphs(Protocol):
     build: str
     dims: ModelDimensions
 
+    def log_mel(self, samples: np.ndarray) -> np.ndarray:
+        """The log-mel spectrogram of float32 [samples]."""
+
     def encode(self, mel: np.ndarray) -> tuple[Buffer, Values]:
         """A handle to the audio states of float32 [n_mels, 2 * n_audio_ctx], and values."""
 
@@ -71,6 +75,10 @@ class ShippedGraphs:
     def __init__(self, engine: Engine):
         self.engine = engine
         self.dims = engine.dims
+
+    def log_mel(self, samples: np.ndarray) -> np.ndarray:
+        """As of `Graphs`."""
+        return self.engine.log_mel(samples)
 
     def encode(self, mel: np.ndarray) -> tuple[Buffer, Values]:
         """As of `Graphs`."""
@@ -101,7 +109,7 @@ class TappedGraphs:
     """The graphs of an artifact with all their values as outputs.
 
     Args:
-        files: model.py, kernels/*.mojo and weights.safetensors, held.
+        files: model.py, kernels/*.mojo, weights.safetensors and features.mef, held.
         spec: the network.
         target: what the graphs are compiled for.
         say: told what is compiling.
@@ -116,6 +124,11 @@ class TappedGraphs:
         self._weights = map_weights(files["weights.safetensors"])
         session, compiled = shared_session(), compile_tapped(Source.of(files), self._paths, target, say)
         self._graphs = {name: load_graph(session, mef, self._weights) for name, mef in compiled.items()}
+        self._features = FeaturesGraph(session, files["features.mef"], spec.dims)
+
+    def log_mel(self, samples: np.ndarray) -> np.ndarray:
+        """As of `Graphs`."""
+        return self._features.log_mel(samples)
 
     def encode(self, mel: np.ndarray) -> tuple[Buffer, Values]:
         """As of `Graphs`."""

@@ -52,7 +52,8 @@ def prove(
         source: the checkpoint.
         walked: what the walk of its module found.
         dtype: of the artifact.
-        target: what its graphs were compiled for; those with their values as outputs are too.
+        target: what its graphs were compiled for; those with their values as outputs are too, or, where that is a
+            GPU, the same network for this CPU, which is judged alone.
         inputs: names and float32 samples at 16 kHz.
         versions: of everything that had a part, for the record.
         say: told about every stage.
@@ -63,17 +64,19 @@ def prove(
         ParityError: graph.txt has other attributes than the module, such as the epsilon of a norm;
             or a comparison would prove nothing.
     """
-    spec = _required_spec(files, walked, dtype)
-    weights = audit(files["weights.safetensors"], dtype, _Arrays(walked), walked.source_paths)
-    tapped = TappedGraphs(files, spec, target, say)
-    blocks = BlockGraphs(files, spec, target, say) if isolated else None
-    say("comparing the compiled graphs with PyTorch, layer by layer and as they ship")
+    spec = _required_spec(files, walked, dtype, target.backend)
+    weights = audit(files["weights.safetensors"], dtype, _Arrays(walked), walked.source_paths, target.backend)
+    tapped = TappedGraphs(files, spec, target.judged, say)
+    blocks = BlockGraphs(files, spec, target.judged, say) if isolated else None
+    ships = target.judged == target
+    graphs = "the compiled graphs" if ships else f"the network, compiled for this CPU instead of {target.name},"
+    say(f"comparing {graphs} with PyTorch, layer by layer{' and as they ship' if ships else ''}")
     judge, witness = judge_of(source.module, walked), Reference(source.module, walked)
     tokenizer = Tokenizer.from_json(source.tokenizer_json, source.dims.n_vocab)
     keeper = Keeper() if keep_to else None
     standard = PyTorch(judge, witness, spec, tokenizer, inputs, blocks, keeper)
-    shipped = ShippedGraphs(Engine(files, source.dims))
-    found = compare_windows(shipped, tapped, standard, spec, tokenizer, TOLERANCES[dtype])
+    shipped = [ShippedGraphs(Engine(files, source.dims))] if ships else []
+    found = compare_windows([*shipped, tapped], standard, spec, tokenizer, TOLERANCES[dtype])
     if keeper is not None:
         keeper.write(keep_to, judge.description)
     return ParityReport(
@@ -324,11 +327,11 @@ class _Arrays(Mapping[str, np.ndarray]):
         return len(self.walked.tensors)
 
 
-def _required_spec(files: HeldFiles, walked: WalkedModule, dtype: str) -> GraphSpec:
+def _required_spec(files: HeldFiles, walked: WalkedModule, dtype: str, backend: str) -> GraphSpec:
     """The network after the passes of the dtype; refuse a graph.txt, which model.py came from, that is another."""
     # on the meta device: the passes say how weights are packed, and pack none
     shapes = {name: tensor.to("meta") for name, tensor in walked.tensors.items()}
-    spec, _ = passes.apply(dtype, walked.spec, shapes)
+    spec, _ = passes.apply(dtype, walked.spec, shapes, backend)
     stored = GraphSpec.parse(files["graph.txt"].read(_MOST_TEXT).decode("utf-8"))
     if stored == spec:
         return spec

@@ -55,8 +55,9 @@ def taps_of(spec: GraphSpec) -> dict[str, dict[str, Tap]]:
         "encoder": [tap for tap in every if tap.path.startswith("encoder.")],
         "audio": [tap for tap in decoder if tap.path.endswith(_OF_AUDIO)],
         "extend": [tap for tap in decoder if not tap.path.endswith(_OF_AUDIO)],
-        "step": _fused([tap for tap in decoder if not tap.path.endswith(_OF_AUDIO)]),
     }
+    # one kernel of the CPU is a whole block of a step
+    graphs["step"] = _fused(graphs["extend"]) if spec.backend == "cpu" else graphs["extend"]
     return {graph: {tap.path: tap for tap in taps} for graph, taps in graphs.items()}
 
 
@@ -72,40 +73,63 @@ def data_paths(spec: GraphSpec) -> list[str]:
     return [LOG_MEL.path, *(tap.path for tap in _taps(spec))]
 
 
+# Of each role the kernel on packed weights; on plain ones that over the frames of a window, and that over few rows.
+_KERNELS = {
+    "convolution": ("conv1d", "matmul", ""),
+    "positions": ("add_positions", "add", "add"),
+    "tokens": ("embedding", "", "gather"),
+    "norm": ("layer_norm", "row_norm", "row_norm"),
+    "linear": ("linear", "matmul", "row_product"),
+    "linear and residual": ("linear_add", "matmul", "row_product_add"),
+    "attention to frames": ("attention", "flash attention", ""),
+    "attention to tokens": ("cached_attention", "", "slot_attention"),
+    "attention to audio": ("audio_attention", "", "heard_attention"),
+}
+
+
+def _kernel(spec: GraphSpec, role: str, path: str) -> str:
+    over_frames = path.startswith("encoder.") or path.endswith(_OF_AUDIO)
+    return _KERNELS[role][0 if spec.backend == "cpu" else 1 if over_frames else 2]
+
+
 def _taps(spec: GraphSpec) -> list[Tap]:
     """Every value in data order, by the kernels of the encoder and of `extend`."""
     taps = []
+
+    def kernel(role: str) -> str:
+        return _kernel(spec, role, path)
+
     for path, node in spec.nodes.items():
         side, _, inside = path.partition(".")
         block = ".".join(path.split(".")[:3]) if inside.startswith("blocks.") else None
         if path == "encoder.conv1":
-            taps.append(Tap(f"{path}.gelu", "encoder.conv2", "input", "conv1d", (path,)))
+            taps.append(Tap(f"{path}.gelu", "encoder.conv2", "input", kernel("convolution"), (path,)))
         elif isinstance(node, Positions):
             # conv2 and its GELU are one kernel, whose output no module of a torch tree has
             convolved = ("encoder.conv2",) if side == "encoder" else ()
-            kernel = "conv1d + add_positions" if convolved else "add_positions"
-            taps.append(Tap(path, f"{side}.blocks.0", "input", kernel, convolved))
+            kernels = [*([kernel("convolution")] if convolved else []), kernel("positions")]
+            taps.append(Tap(path, f"{side}.blocks.0", "input", " + ".join(kernels), convolved))
         elif isinstance(node, Linear) and path.endswith(".out"):
             attention = path.removesuffix(".out")
             crossed = f"{block}.cross_attn_ln" in spec.nodes and not attention.endswith(".cross_attn")
             consumer = f"{block}.cross_attn_ln" if crossed else f"{block}.mlp_ln"
-            taps.append(Tap(f"{attention}.qkv_attention", path, "input", _attention(attention)))
-            taps.append(Tap(f"{attention}.residual", consumer, "input", "linear_add", (path,)))
+            taps.append(Tap(f"{attention}.qkv_attention", path, "input", kernel(_attention(attention))))
+            taps.append(Tap(f"{attention}.residual", consumer, "input", kernel("linear and residual"), (path,)))
         elif path.endswith(".mlp.2"):
-            taps.append(Tap(block, block, "output", "linear_add", (path,)))
+            taps.append(Tap(block, block, "output", kernel("linear and residual"), (path,)))
         elif isinstance(node, Gelu):
-            taps.append(Tap(path, path, "output", "linear", (path.replace(".mlp.1", ".mlp.0"),)))
+            taps.append(Tap(path, path, "output", kernel("linear"), (path.replace(".mlp.1", ".mlp.0"),)))
         elif isinstance(node, Embedding | LayerNorm) or (isinstance(node, Linear) and not path.endswith(".mlp.0")):
-            kernel = {Embedding: "embedding", LayerNorm: "layer_norm", Linear: "linear"}[type(node)]
-            taps.append(Tap(path, path, "output", kernel))
-    return [*taps, Tap(LOGITS, LOGITS, "output", "linear")]
+            role = {Embedding: "tokens", LayerNorm: "norm", Linear: "linear"}[type(node)]
+            taps.append(Tap(path, path, "output", kernel(role)))
+    return [*taps, Tap(LOGITS, LOGITS, "output", _kernel(spec, "linear", LOGITS))]
 
 
 def _attention(path: str) -> str:
-    """The kernel of an attention."""
+    """The role of an attention."""
     if path.endswith(".cross_attn"):
-        return "audio_attention"
-    return "attention" if path.startswith("encoder.") else "cached_attention"
+        return "attention to audio"
+    return "attention to frames" if path.startswith("encoder.") else "attention to tokens"
 
 
 def _fused(taps: list[Tap]) -> list[Tap]:

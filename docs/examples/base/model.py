@@ -36,8 +36,6 @@ N_TEXT_HEAD = 8
 N_TEXT_LAYER = 6
 
 HEAD_DIM = N_TEXT_STATE // N_TEXT_HEAD  # of the decoder
-SELF_ATTENTION = DType.float32  # keys and values of the encoder
-CROSS_ATTENTION = DType.float32  # keys and values that the decoder makes of the audio
 
 CPU = DeviceRef.CPU()
 KERNELS = Path(__file__).parent / "kernels"
@@ -49,6 +47,7 @@ class Network(Graph):
     def __init__(self, name: str, input_types: list[TensorType | BufferType], kernels: Path):
         super().__init__(name, input_types=input_types, custom_extensions=[kernels])
         self.values: dict[str, TensorValue] = {}
+        self.weights_by_name: dict[str, TensorValue] = {}
 
     def finish(self, taps: Sequence[str], *outputs: TensorValue) -> "Network":
         """Set the outputs: the graph's own, then the values at `taps`."""
@@ -59,21 +58,12 @@ class Network(Graph):
         return self
 
 
-def tap(path: str, x: TensorValue) -> TensorValue:
-    """x itself, remembered as the value at `path` of the running graph."""
-    Graph.current.values[path] = x
-    return x
-
-
 def weight(name: str, *shape: int, dtype: DType = DType.float32) -> TensorValue:
     """A weight of the running graph, bound by name when the compiled graph is initialised."""
-    return Graph.current.add_weight(Weight(name, dtype, shape, CPU))
-
-
-def panels(name: str, n_out: int, n_in: int, dtype: DType) -> TensorValue:
-    """The weight [n_out, n_in] as the kernels read it: panels of 32 outputs, words of four bytes along the inputs."""
-    values = 4 // dtype.size_in_bytes
-    return weight(f"{name}.weight", -(-n_out // 32), n_in // values, 32, values, dtype=dtype)
+    graph = Graph.current
+    if name not in graph.weights_by_name:
+        graph.weights_by_name[name] = graph.add_weight(Weight(name, dtype, shape, CPU))
+    return graph.weights_by_name[name]
 
 
 def kernel(
@@ -83,6 +73,25 @@ def kernel(
     result_type = TensorType(dtype, shape, CPU)
     (y,) = ops.custom(f"whisper2max.{name}", device=CPU, values=values, out_types=[result_type], parameters=parameters)
     return y.tensor
+
+
+def tap(path: str, x: TensorValue) -> TensorValue:
+    """x itself, remembered as the value at `path` of the running graph."""
+    Graph.current.values[path] = x
+    return x
+
+
+# ---------------------------------------------------------------------------------------- layers, on packed weights
+
+SELF_ATTENTION = DType.float32  # keys and values of the encoder
+CROSS_ATTENTION = DType.float32  # keys and values that the decoder makes of the audio
+CACHE = DType.float32  # keys and values of the decoder's own tokens
+
+
+def panels(name: str, n_out: int, n_in: int, dtype: DType) -> TensorValue:
+    """The weight [n_out, n_in] as the kernels read it: panels of 32 outputs, words of four bytes along the inputs."""
+    values = 4 // dtype.size_in_bytes
+    return weight(f"{name}.weight", -(-n_out // 32), n_in // values, 32, values, dtype=dtype)
 
 
 def packed(name: str, n_out: int, n_in: int) -> list[TensorValue]:
@@ -99,6 +108,11 @@ def affine(name: str, n_in: int, n_out: int, bias: bool = True) -> list[TensorVa
 def zeros(n: int) -> TensorValue:
     """The bias [n] of a Linear that has none."""
     return ops.constant([0.0] * n, DType.float32, CPU)
+
+
+def number(n: int) -> TensorValue:
+    """A number as kernels take it."""
+    return ops.constant([n], DType.int64, CPU)
 
 
 def linear(
@@ -152,20 +166,28 @@ def conv1d(
     return tap(f"{name}.gelu", y)
 
 
-def add_positions(x: TensorValue, name: str, n_ctx: int, n_state: int, positions: TensorValue) -> TensorValue:
-    """Add the position vectors from positions[row] on to [batch, length, n_state]; one position serves all rows."""
-    return tap(name, kernel("add_positions", [x, weight(name, n_ctx, n_state), positions], x.shape))
+def add_positions(
+    x: TensorValue, name: str, n_ctx: int, n_state: int, positions: TensorValue | None = None
+) -> TensorValue:
+    """Add the position vectors from positions[row] on to [batch, length, n_state]; without any, all begin at 0."""
+    first = number(0) if positions is None else positions
+    return tap(name, kernel("add_positions", [x, weight(name, n_ctx, n_state), first], x.shape))
 
 
-def start() -> TensorValue:
-    """The position of rows that all begin at 0."""
-    return ops.constant([0], DType.int64, CPU)
+def embed(tokens: TensorValue) -> TensorValue:
+    """Tokens [rows, length] -> their vectors [rows, length, N_TEXT_STATE]."""
+    table = packed("decoder.token_embedding", N_VOCAB, N_TEXT_STATE)
+    return kernel("embedding", [tokens, *table[:2]], [tokens.shape[0], tokens.shape[1], N_TEXT_STATE])
 
 
-def mlp(x: TensorValue, name: str, n_state: int, add: TensorValue) -> TensorValue:
-    """4 times the width and back, plus a residual, [batch, length, n_state] -> the same."""
-    h = tap(f"{name}.1", linear(x, f"{name}.0", n_state, 4 * n_state, activation="gelu"))
-    return linear_add(h, f"{name}.2", 4 * n_state, n_state, add)
+def pick_rows(x: TensorValue, picked: TensorValue) -> TensorValue:
+    """[rows, length, N_TEXT_STATE] at picked [rows, n] -> [rows, n, N_TEXT_STATE]."""
+    return kernel("pick_rows", [x, picked], [picked.shape[0], picked.shape[1], N_TEXT_STATE])
+
+
+def token_logits(x: TensorValue) -> TensorValue:
+    """Hidden states times the token table, [rows, n, N_TEXT_STATE] -> [rows, n, N_VOCAB]."""
+    return linear(x, "decoder.token_embedding", N_TEXT_STATE, N_VOCAB, bias=False)
 
 
 def key_panels(dtype: DType, head_dim: int) -> list[int]:
@@ -180,9 +202,79 @@ def value_panels(dtype: DType, head_dim: int) -> list[int]:
     return [-(-head_dim // 32), -(-N_AUDIO_CTX // word) + (dtype != DType.float32), 32 * word]
 
 
+def pool_type(panels_of: Callable[[DType, int], list[int]]) -> TensorType:
+    """Packed cross-attention keys or values of every layer, [audios, N_TEXT_LAYER, N_TEXT_HEAD, ..]."""
+    return TensorType(
+        CROSS_ATTENTION, ["audios", N_TEXT_LAYER, N_TEXT_HEAD, *panels_of(CROSS_ATTENTION, HEAD_DIM)], CPU
+    )
+
+
+AUDIO_KEYS, AUDIO_VALUES = pool_type(key_panels), pool_type(value_panels)
+
+
 def projection(x: TensorValue, name: str, n_in: int, n_out: int, bias: bool = True) -> TensorValue:
     """One Linear whose result is a value of its own: queries, keys and values."""
     return tap(name, linear(x, name, n_in, n_out, bias))
+
+
+def attend_to_frames(x: TensorValue, name: str, **bias: bool) -> TensorValue:
+    """Attention of all frames of [batch, N_AUDIO_CTX, N_AUDIO_STATE] to each other; `bias` names the projections."""
+    head_dim = N_AUDIO_STATE // N_AUDIO_HEAD
+    query, key, value = (
+        projection(x, f"{name}.{child}", N_AUDIO_STATE, N_AUDIO_STATE, has) for child, has in bias.items()
+    )
+    shapes = [[x.shape[0], N_AUDIO_HEAD, *of(SELF_ATTENTION, head_dim)] for of in (key_panels, value_panels)]
+    keys = kernel("pack_keys", [key], shapes[0], SELF_ATTENTION, head_dim=head_dim)
+    values = kernel("pack_values", [value], shapes[1], SELF_ATTENTION, head_dim=head_dim)
+    return kernel("attention", [query, keys, values], query.shape, head_dim=head_dim, frames=N_AUDIO_CTX)
+
+
+def hear(
+    states: TensorValue,
+    name: str,
+    layer: int,
+    places: TensorValue,
+    pool_keys: BufferValue,
+    pool_values: BufferValue,
+    **bias: bool,
+) -> None:
+    """Write what a layer attends to of [windows, N_AUDIO_CTX, N_AUDIO_STATE] into these places of the pools."""
+    key, value = (
+        projection(states, f"{name}.{child}", N_AUDIO_STATE, N_TEXT_STATE, has) for child, has in bias.items()
+    )
+    for store, rows, pool in (("store_keys", key, pool_keys), ("store_values", value, pool_values)):
+        values, parameters = [pool, rows, number(layer), places], {"head_dim": HEAD_DIM}
+        ops.inplace_custom(f"whisper2max.{store}", device=CPU, values=values, out_types=[], parameters=parameters)
+
+
+def attend_to_tokens(x: TensorValue, name: str, layer: int, rows: "Rows", **bias: bool) -> TensorValue:
+    """Causal attention of [rows, length, N_TEXT_STATE] to the tokens of its row; `bias` names the projections."""
+    query, key, value = (
+        projection(x, f"{name}.{child}", N_TEXT_STATE, N_TEXT_STATE, has) for child, has in bias.items()
+    )
+    (y,) = ops.inplace_custom(
+        "whisper2max.cached_attention",
+        device=CPU,
+        values=[query, key, value, number(layer), rows.positions, rows.slots, rows.cache_keys, rows.cache_values],
+        out_types=[query.type],
+        parameters={"head_dim": HEAD_DIM},
+    )
+    return y.tensor
+
+
+def attend_to_audio(query: TensorValue, layer: int, rows: "Rows") -> TensorValue:
+    """Attention of [rows, length, N_TEXT_STATE] to the recording that each row hears."""
+    values = [query, number(layer), rows.audios, rows.audio_keys, rows.audio_values]
+    return kernel("audio_attention", values, query.shape, head_dim=HEAD_DIM, frames=N_AUDIO_CTX)
+
+
+# ---------------------------------------------------------------------------------------- network
+
+
+def mlp(x: TensorValue, name: str, n_state: int, add: TensorValue) -> TensorValue:
+    """4 times the width and back, plus a residual, [batch, length, n_state] -> the same."""
+    h = tap(f"{name}.1", linear(x, f"{name}.0", n_state, 4 * n_state, activation="gelu"))
+    return linear_add(h, f"{name}.2", 4 * n_state, n_state, add)
 
 
 # ---------------------------------------------------------------------------------------- features
@@ -201,7 +293,7 @@ def build_features(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network
     filters, padding = TensorType(DType.float32, [N_MELS, 201], CPU), TensorType(DType.int64, [], CPU)
     with Network("features", [samples, filters, padding], kernels) as graph:
         mel = kernel("log_mel", [value.tensor for value in graph.inputs], [N_MELS, "frames"])
-    return graph.finish(taps, mel)
+        return graph.finish(taps, mel)
 
 
 # ---------------------------------------------------------------------------------------- encoder
@@ -209,14 +301,7 @@ def build_features(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network
 
 def self_attention(x: TensorValue, name: str, add: TensorValue) -> TensorValue:
     """Attention of every frame to every other, plus a residual, [batch, N_AUDIO_CTX, N_AUDIO_STATE] -> the same."""
-    head_dim = N_AUDIO_STATE // N_AUDIO_HEAD
-    query = projection(x, f"{name}.query", N_AUDIO_STATE, N_AUDIO_STATE)
-    key = projection(x, f"{name}.key", N_AUDIO_STATE, N_AUDIO_STATE, bias=False)
-    value = projection(x, f"{name}.value", N_AUDIO_STATE, N_AUDIO_STATE)
-    shapes = [[x.shape[0], N_AUDIO_HEAD, *of(SELF_ATTENTION, head_dim)] for of in (key_panels, value_panels)]
-    keys = kernel("pack_keys", [key], shapes[0], SELF_ATTENTION, head_dim=head_dim)
-    values = kernel("pack_values", [value], shapes[1], SELF_ATTENTION, head_dim=head_dim)
-    y = kernel("attention", [query, keys, values], query.shape, head_dim=head_dim, frames=N_AUDIO_CTX)
+    y = attend_to_frames(x, name, query=True, key=False, value=True)
     y = tap(f"{name}.qkv_attention", y)
     return linear_add(y, f"{name}.out", N_AUDIO_STATE, N_AUDIO_STATE, add)
 
@@ -240,48 +325,24 @@ def build_encoder(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
         frames = 2 * N_AUDIO_CTX
         x = conv1d(x, "encoder.conv1", N_MELS, frames, N_AUDIO_STATE, 3, 1, 1, channels_first=True)
         x = conv1d(x, "encoder.conv2", N_AUDIO_STATE, frames, N_AUDIO_STATE, 3, 2, 1, channels_first=False)
-        x = add_positions(x, "encoder.positional_embedding", N_AUDIO_CTX, N_AUDIO_STATE, start())
+        x = add_positions(x, "encoder.positional_embedding", N_AUDIO_CTX, N_AUDIO_STATE)
         for layer in range(N_AUDIO_LAYER):
             x = encoder_block(x, f"encoder.blocks.{layer}")
         states = layer_norm(x, "encoder.ln_post", N_AUDIO_STATE, 1e-05)
-    return graph.finish(taps, states)
+        return graph.finish(taps, states)
 
 
 def build_encoder_block(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
     """x float32 [batch, N_AUDIO_CTX, N_AUDIO_STATE] -> the same, through encoder.blocks.0."""
     with Network("encoder_block", [STATES], kernels) as graph:
         x = encoder_block(graph.inputs[0].tensor, "encoder.blocks.0")
-    return graph.finish(taps, x)
+        return graph.finish(taps, x)
 
 
 # ---------------------------------------------------------------------------------------- audio
 
 
-def pool_type(panels_of: Callable[[DType, int], list[int]]) -> TensorType:
-    """Packed cross-attention keys or values of every layer, [audios, N_TEXT_LAYER, N_TEXT_HEAD, ..]."""
-    return TensorType(
-        CROSS_ATTENTION, ["audios", N_TEXT_LAYER, N_TEXT_HEAD, *panels_of(CROSS_ATTENTION, HEAD_DIM)], CPU
-    )
-
-
-AUDIO_KEYS, AUDIO_VALUES = pool_type(key_panels), pool_type(value_panels)
-
-
-def number(n: int) -> TensorValue:
-    """A number as kernels take it."""
-    return ops.constant([n], DType.int64, CPU)
-
-
-def project_audio(
-    states: TensorValue, layer: int, places: TensorValue, pool_keys: BufferValue, pool_values: BufferValue
-) -> None:
-    """Write what a layer attends to of [windows, N_AUDIO_CTX, N_AUDIO_STATE] into these places of the pools."""
-    name = f"decoder.blocks.{layer}.cross_attn"
-    key = projection(states, f"{name}.key", N_AUDIO_STATE, N_TEXT_STATE, bias=False)
-    value = projection(states, f"{name}.value", N_AUDIO_STATE, N_TEXT_STATE)
-    for store, rows, pool in (("store_keys", key, pool_keys), ("store_values", value, pool_values)):
-        values, parameters = [pool, rows, number(layer), places], {"head_dim": HEAD_DIM}
-        ops.inplace_custom(f"whisper2max.{store}", device=CPU, values=values, out_types=[], parameters=parameters)
+POOLS = [BufferType(pool.dtype, pool.shape, CPU) for pool in (AUDIO_KEYS, AUDIO_VALUES)]
 
 
 def build_audio(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
@@ -292,12 +353,12 @@ def build_audio(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
     """
     states_type = TensorType(DType.float32, ["windows", N_AUDIO_CTX, N_AUDIO_STATE], CPU)
     places_type = TensorType(DType.int64, ["windows"], CPU)
-    pools = [BufferType(pool.dtype, pool.shape, CPU) for pool in (AUDIO_KEYS, AUDIO_VALUES)]
-    with Network("audio", [states_type, places_type, *pools], kernels) as graph:
+    with Network("audio", [states_type, places_type, *POOLS], kernels) as graph:
         states, places = (value.tensor for value in graph.inputs[:2])
         for layer in range(N_TEXT_LAYER):
-            project_audio(states, layer, places, *(value.buffer for value in graph.inputs[2:]))
-    return graph.finish(taps)
+            name, pools = f"decoder.blocks.{layer}.cross_attn", [value.buffer for value in graph.inputs[2:]]
+            hear(states, name, layer, places, *pools, key=False, value=True)
+        return graph.finish(taps)
 
 
 # ---------------------------------------------------------------------------------------- decoder
@@ -309,7 +370,7 @@ class Rows(NamedTuple):
     positions: TensorValue  # int64 [rows], of the first new token of each row
     slots: TensorValue  # int32 [rows, N_TEXT_CTX], the slot that holds each position of each row
     audios: TensorValue  # int64 [rows], the place of the recording that each row hears
-    cache_keys: BufferValue  # float32 [slots, N_TEXT_LAYER, N_TEXT_CTX, N_TEXT_STATE]
+    cache_keys: BufferValue  # CACHE [slots, N_TEXT_LAYER, N_TEXT_CTX, N_TEXT_STATE]
     cache_values: BufferValue
     audio_keys: TensorValue  # AUDIO_KEYS
     audio_values: TensorValue
@@ -319,7 +380,7 @@ class Rows(NamedTuple):
         """Types of the inputs that `of` takes."""
         of_rows = TensorType(DType.int64, ["rows"], CPU)
         slots = TensorType(DType.int32, ["rows", N_TEXT_CTX], CPU)
-        cache = BufferType(DType.float32, ["slots", N_TEXT_LAYER, N_TEXT_CTX, N_TEXT_STATE], CPU)
+        cache = BufferType(CACHE, ["slots", N_TEXT_LAYER, N_TEXT_CTX, N_TEXT_STATE], CPU)
         return [of_rows, slots, of_rows, cache, cache, AUDIO_KEYS, AUDIO_VALUES]
 
     @classmethod
@@ -334,26 +395,15 @@ def cached_attention(x: TensorValue, name: str, layer: int, rows: Rows, add: Ten
     The new keys and values are stored in the slots that the row names for them; each token attends to its row's
     positions up to and including its own.
     """
-    query = projection(x, f"{name}.query", N_TEXT_STATE, N_TEXT_STATE)
-    key = projection(x, f"{name}.key", N_TEXT_STATE, N_TEXT_STATE, bias=False)
-    value = projection(x, f"{name}.value", N_TEXT_STATE, N_TEXT_STATE)
-    (y,) = ops.inplace_custom(
-        "whisper2max.cached_attention",
-        device=CPU,
-        values=[query, key, value, number(layer), rows.positions, rows.slots, rows.cache_keys, rows.cache_values],
-        out_types=[query.type],
-        parameters={"head_dim": HEAD_DIM},
-    )
-    y = tap(f"{name}.qkv_attention", y.tensor)
+    y = attend_to_tokens(x, name, layer, rows, query=True, key=False, value=True)
+    y = tap(f"{name}.qkv_attention", y)
     return linear_add(y, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE, add)
 
 
 def cross_attention(x: TensorValue, name: str, layer: int, rows: Rows, add: TensorValue) -> TensorValue:
     """Attention of [rows, length, N_TEXT_STATE] to the recording that each row hears, plus a residual."""
     query = projection(x, f"{name}.query", N_TEXT_STATE, N_TEXT_STATE)
-    values = [query, number(layer), rows.audios, rows.audio_keys, rows.audio_values]
-    y = kernel("audio_attention", values, query.shape, head_dim=HEAD_DIM, frames=N_AUDIO_CTX)
-    y = tap(f"{name}.qkv_attention", y)
+    y = tap(f"{name}.qkv_attention", attend_to_audio(query, layer, rows))
     return linear_add(y, f"{name}.out", N_TEXT_STATE, N_TEXT_STATE, add)
 
 
@@ -417,29 +467,16 @@ def decoder_block_step(x: TensorValue, layer: int, rows: Rows) -> TensorValue:
 
 
 def decoder(
-    table: list[TensorValue],
     tokens: TensorValue,
     rows: Rows,
     block: Callable[[TensorValue, int, Rows], TensorValue],
 ) -> TensorValue:
     """Tokens [rows, length] after what the caches hold -> final hidden states [rows, length, N_TEXT_STATE]."""
-    shape = [tokens.shape[0], tokens.shape[1], N_TEXT_STATE]
-    x = tap("decoder.token_embedding", kernel("embedding", [tokens, *table[:2]], shape))
+    x = tap("decoder.token_embedding", embed(tokens))
     x = add_positions(x, "decoder.positional_embedding", N_TEXT_CTX, N_TEXT_STATE, rows.positions)
     for layer in range(N_TEXT_LAYER):
         x = block(x, layer, rows)
     return layer_norm(x, "decoder.ln", N_TEXT_STATE, 1e-05)
-
-
-def token_table() -> list[TensorValue]:
-    """The table [N_VOCAB, N_TEXT_STATE] that embeds tokens and gives the logits."""
-    return packed("decoder.token_embedding", N_VOCAB, N_TEXT_STATE)
-
-
-def token_logits(x: TensorValue, table: list[TensorValue]) -> TensorValue:
-    """Hidden states times the token table, [rows, n, N_TEXT_STATE] -> [rows, n, N_VOCAB]."""
-    values, shape = [x, *table, zeros(N_VOCAB)], [x.shape[0], x.shape[1], N_VOCAB]
-    return tap("decoder.logits", kernel("linear", values, shape, activation="none"))
 
 
 def build_extend(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
@@ -452,11 +489,9 @@ def build_extend(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
     picked_type = TensorType(DType.int64, ["rows", "n"], CPU)
     with Network("extend", [tokens_type, picked_type, *Rows.types()], kernels) as graph:
         tokens, picked = (value.tensor for value in graph.inputs[:2])
-        table = token_table()
-        x = decoder(table, tokens, Rows.of(graph.inputs), decoder_block)
-        x = kernel("pick_rows", [x, picked], ["rows", "n", N_TEXT_STATE])
-        logits = token_logits(x, table)
-    return graph.finish(taps, logits)
+        x = decoder(tokens, Rows.of(graph.inputs), decoder_block)
+        logits = tap("decoder.logits", token_logits(pick_rows(x, picked)))
+        return graph.finish(taps, logits)
 
 
 def build_step(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
@@ -465,11 +500,10 @@ def build_step(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
     Inputs: tokens int64 [rows], then `Rows`. Output: logits float32 [rows, N_VOCAB].
     """
     with Network("step", [TensorType(DType.int64, ["rows"], CPU), *Rows.types()], kernels) as graph:
-        table = token_table()
         tokens = ops.unsqueeze(graph.inputs[0].tensor, 1)
-        x = decoder(table, tokens, Rows.of(graph.inputs), decoder_block_step)
-        logits = ops.squeeze(token_logits(x, table), 1)
-    return graph.finish(taps, logits)
+        x = decoder(tokens, Rows.of(graph.inputs), decoder_block_step)
+        logits = ops.squeeze(tap("decoder.logits", token_logits(x)), 1)
+        return graph.finish(taps, logits)
 
 
 def build_decoder_block(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network:
@@ -480,7 +514,7 @@ def build_decoder_block(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Ne
     x_type = TensorType(DType.float32, ["rows", "length", N_TEXT_STATE], CPU)
     with Network("decoder_block", [x_type, *Rows.types()], kernels) as graph:
         x = decoder_block(graph.inputs[0].tensor, 0, Rows.of(graph.inputs))
-    return graph.finish(taps, x)
+        return graph.finish(taps, x)
 
 
 BUILDERS = {

@@ -1,0 +1,38 @@
+"""What the threads of one block of a device do together."""
+
+from max.gpu import barrier, thread_idx
+from max.gpu.primitives import warp
+from std.memory import unsafe_stack_allocation
+
+comptime THREADS = 128
+"""Of a block."""
+
+comptime WARP = 32
+"""Threads that shuffle values among themselves. Where a device has warps of 64, halves of them do."""
+
+comptime WARPS = THREADS // WARP
+
+
+@always_inline
+def warp_sum(value: Float32) -> Float32:
+    """The sum over the threads of a warp, in all of them; all must call it."""
+    var sum = value
+    comptime for i in range(5):
+        sum += warp.shuffle_xor(sum, UInt32(1 << i))
+    return sum
+
+
+@always_inline
+def block_sum(value: Float32) -> Float32:
+    """The sum over the threads of a block, in all of them; all must call it."""
+    var sums = unsafe_stack_allocation[WARPS, Float32, address_space=AddressSpace.SHARED]()
+    var tid = Int(thread_idx.x)
+    var of_warp = warp_sum(value)
+    barrier()  # what a call before this one wrote was read
+    if tid % WARP == 0:
+        sums[unsafe_offset=tid // WARP] = of_warp
+    barrier()
+    var sum = Float32(0)
+    comptime for i in range(WARPS):
+        sum += sums[unsafe_offset=i]
+    return sum
