@@ -1,25 +1,28 @@
-"""The compiled graphs of an artifact, behind numpy arrays.
+"""The compiled graphs of an artifact, behind numpy arrays, on a CPU or a GPU.
+
+On a GPU weights, pools and audio states stay there; tokens and where rows look go there, logits come back.
 
 One engine serves several threads: graphs and weights are shared and read-only, and every `Session` owns its pools. A
 lock lets one graph run at a time, because each already uses every thread of the pool.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from max.driver import Buffer
+from max.driver import Accelerator, Buffer
 from max.engine import Model
 
 from whisper2max.artifact.manifest import GRAPHS, HOST_GRAPHS
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFile
+from whisper2max.runtime.choice import Allowed, Choice, choose_each
 from whisper2max.runtime.features_graph import FeaturesGraph
 from whisper2max.runtime.graphs import empty_pools, load_graph, require_signatures
 from whisper2max.runtime.protocol import Rows
-from whisper2max.runtime.threads import keep_in_children, require_same_process, shared_session, was_forked
-from whisper2max.runtime.weights import map_weights
+from whisper2max.runtime.threads import gpu_session, keep_in_children, require_same_process, shared_session, was_forked
+from whisper2max.runtime.weights import copied_to, map_weights
 
 
 class Engine:
@@ -29,21 +32,27 @@ class Engine:
         files: the five MEFs and weights.safetensors, held; whoever opened the artifact compared their hashes.
         dims: sizes of the model.
         cpu_threads: threads for the graphs; 0 takes as many as CPUs, or as the quota of its control groups allows.
+        gpu: number of the GPU that the graphs were compiled for; None for the CPU.
 
     Raises:
         ArtifactError: a graph cannot be loaded, is another one or one of other dimensions; or a file was changed
             since its hash was taken.
     """
 
-    def __init__(self, files: Mapping[str, HeldFile], dims: ModelDimensions, cpu_threads: int = 0):
+    def __init__(
+        self, files: Mapping[str, HeldFile], dims: ModelDimensions, cpu_threads: int = 0, gpu: int | None = None
+    ):
         self.dims = dims
-        self._session = shared_session(cpu_threads)
-        self._weights = map_weights(files["weights.safetensors"])
+        self.device = None if gpu is None else Accelerator(gpu)
+        session = host = shared_session(cpu_threads)
+        self._weights: Mapping[str, np.ndarray | Buffer] = map_weights(files["weights.safetensors"])
+        if self.device is not None:
+            session, self._weights = gpu_session(self.device), copied_to(self.device, self._weights)
         self._lock = threading.Lock()
         keep_in_children(self)
-        self._features = FeaturesGraph(self._session, files["features.mef"], dims)
+        self._features = FeaturesGraph(host, files["features.mef"], dims)
         names = [name for name in GRAPHS if name not in HOST_GRAPHS]
-        graphs = {name: load_graph(self._session, files[f"{name}.mef"], self._weights) for name in names}
+        graphs = {name: load_graph(session, files[f"{name}.mef"], self._weights) for name in names}
         require_signatures({"features": self._features.model, **graphs}, dims)
         self._graphs: dict[str, Model] = graphs
         for name in ("weights.safetensors", *(f"{name}.mef" for name in GRAPHS)):
@@ -102,24 +111,26 @@ class Engine:
                 f"states are {states.dtype} {list(states.shape)}, expected float32 [windows, {wanted[0]}, {wanted[1]}]"
             )
         self.require_usable()
-        return Buffer.from_numpy(np.ascontiguousarray(states))
+        return self._buffer(states)
 
     def session(self, slots: int, audios: int) -> "Session":
         """Open pools of `slots` caches of self-attention and of `audios` windows that are heard."""
         if slots < 1 or audios < 1:
             raise UsageError(f"a session needs 1 or more slots and audios, got {slots} and {audios}")
         self.require_usable()
-        return Session(self, empty_pools(self._graphs["step"], slots, audios))
+        return Session(self, empty_pools(self._graphs["step"], slots, audios, self.device))
 
     def execute(self, name: str, *inputs: np.ndarray | Buffer) -> list[Buffer]:
         """Run a graph by its name, as soon as no other one runs."""
-        buffers = [
-            Buffer.from_numpy(np.asarray(value, order="C")) if isinstance(value, np.ndarray) else value
-            for value in inputs
-        ]
+        buffers = [self._buffer(value) if isinstance(value, np.ndarray) else value for value in inputs]
         with self._lock:
             self.require_usable()
             return self._graphs[name].execute(*buffers)
+
+    def _buffer(self, value: np.ndarray) -> Buffer:
+        """An array where the graphs run: the very memory on the CPU, a copy on a GPU."""
+        buffer = Buffer.from_numpy(np.asarray(value, order="C"))
+        return buffer if self.device is None else buffer.to(self.device)
 
 
 class Session:
@@ -170,8 +181,12 @@ class Session:
             raise UsageError(f"tokens of a step are {list(tokens.shape)}, expected one for each row")
         return self._engine.to_numpy(self._engine.execute("step", tokens, *self._rows(tokens, rows, 1))[0])
 
+    def choose(self, logits: np.ndarray, allowed: Sequence[Allowed]) -> list[Choice]:
+        """The most probable token of each row of logits float32 [rows, n_vocab], overwritten."""
+        return choose_each(logits, allowed)
+
     def _rows(self, tokens: np.ndarray, rows: Rows, length: int) -> tuple[np.ndarray | Buffer, ...]:
-        """The inputs that say where rows look. The kernels require the slots of positions that are read."""
+        """The inputs that say where rows look. On a CPU the kernels require the slots of positions that are read."""
         n, dims = len(tokens), self._engine.dims
         shapes = rows.positions.shape, rows.slots.shape, rows.audios.shape
         if n < 1 or shapes != ((n,), (n, dims.n_text_ctx), (n,)) or rows.slots.dtype != np.int32:
@@ -179,6 +194,9 @@ class Session:
         _require_range("token", tokens, np.int64, dims.n_vocab)
         _require_range("position", rows.positions, np.int64, dims.n_text_ctx - length + 1)
         _require_range("audio", rows.audios, np.int64, self._n_audios)
+        if self._engine.device is not None:
+            read = np.arange(dims.n_text_ctx) < (rows.positions + length)[:, None]
+            _require_range("slot", rows.slots[read], np.int32, self._n_slots)
         return rows.positions, rows.slots, rows.audios, *self.pools
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 import numpy as np
-from max.driver import Buffer
+from max.driver import Buffer, Device
 from max.engine import InferenceSession, Model, read
 
 from whisper2max.core.dims import ModelDimensions
@@ -28,7 +28,7 @@ def load_graph(session: InferenceSession, mef: HeldFile, weights: Mapping[str, n
     Args:
         session: of this process.
         mef: the compiled graph.
-        weights: by name; those of `map_weights` must outlive the model.
+        weights: by name; those of `map_weights` must outlive the model, and those of `copied_to` lie on its GPU.
 
     Raises:
         ArtifactError: MAX refuses it, or it was changed since its hash was taken.
@@ -43,7 +43,7 @@ def load_graph(session: InferenceSession, mef: HeldFile, weights: Mapping[str, n
             ) from error
 
 
-def empty_pools(graph: Model, slots: int, audios: int) -> list[Buffer]:
+def empty_pools(graph: Model, slots: int, audios: int, device: Device | None = None) -> list[Buffer]:
     """Keys and values of self-attention and of the audio, the last four inputs of a graph that decodes.
 
     Memory begins at a page, so that no vector of the kernels lies in two lines of the cache, and is taken as it is
@@ -55,10 +55,14 @@ def empty_pools(graph: Model, slots: int, audios: int) -> list[Buffer]:
         graph: extend, step or decoder_block.
         slots: of self-attention.
         audios: recordings that are heard.
+        device: where they lie; None for the memory of the CPU.
     """
     pools = []
     for count, pool, cache in zip((slots, slots, audios, audios), graph.input_metadata[-4:], (1, 1, 0, 0), strict=True):
         shape = (count, *pool.shape[1:])
+        if device is not None:
+            pools.append(Buffer.zeros(shape, pool.dtype, device))
+            continue
         zeros = mmap.mmap(-1, math.prod(shape) * pool.dtype.size_in_bytes)
         if not cache or slots == 1:
             with suppress(OSError):  # of a kernel that has no huge pages

@@ -7,15 +7,17 @@ next is the search's.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from whisper2max.core.errors import UsageError
+from whisper2max.runtime.choice import Choice
 from whisper2max.runtime.hypotheses import DecodingResult, decoding_result
 from whisper2max.runtime.options import DecodingOptions, check_language
 from whisper2max.runtime.prompts import Prompt, initial_prompt
-from whisper2max.runtime.protocol import Engine, Rows, Session
+from whisper2max.runtime.protocol import Engine, Logits, Rows, Session
 from whisper2max.runtime.rules import EndRule, Rules
 from whisper2max.runtime.search import Greedy, MakeSearch, Search
 from whisper2max.runtime.tokens import Tokenizer
@@ -183,9 +185,9 @@ class Decoder:
             np.array([each.audio for each in entering], np.int64),
         )
         logits = self._session.extend(tokens, rows, picked)
-        for each, (at_sot, at_end) in zip(entering, logits, strict=True):
+        for each, at_sot in zip(entering, logits[:, 0], strict=True):
             each.no_speech_prob = _probability(at_sot, self._tokenizer.special.no_speech)
-            each.advance(at_end[None])
+        self._advance(entering, logits[:, 1])
 
     def _step(self, under_way: "list[_UnderWay[W]]") -> None:
         """The next tokens of all windows; the rows of a window are neighbours."""
@@ -196,11 +198,14 @@ class Decoder:
             np.repeat([each.audio for each in under_way], n_rows),
         )
         tokens = np.array([hypothesis.tokens[-1] for each in under_way for hypothesis in each.search.live], np.int64)
-        logits = self._session.step(tokens, rows)
-        first = 0
-        for each, count in zip(under_way, n_rows, strict=True):
-            each.advance(logits[first : first + count])
-            first += count
+        self._advance(under_way, self._session.step(tokens, rows))
+
+    def _advance(self, under_way: "list[_UnderWay[W]]", logits: Logits) -> None:
+        """Takes the next tokens of all windows."""
+        allowed = [each.search.allowed() for each in under_way]
+        choices = iter(self._session.choose(logits, [row for rows in allowed for row in rows]))
+        for each, rows in zip(under_way, allowed, strict=True):
+            each.advance(list(islice(choices, len(rows))))
 
 
 class _UnderWay(Generic[W]):
@@ -229,9 +234,9 @@ class _UnderWay(Generic[W]):
         self.table = np.full((len(slots), n_text_ctx), slots.start, np.int32)
         self.position = len(prompt.tokens) - 1
 
-    def advance(self, logits: np.ndarray) -> None:
+    def advance(self, choices: Sequence[Choice]) -> None:
         """Takes the next token of each row; reordered rows keep what they share where it is."""
-        parents = self.search.advance(logits)
+        parents = self.search.advance(choices)
         self.position += 1
         n_rows = len(parents)
         if len(self.slots) > 1 and n_rows:

@@ -11,6 +11,7 @@ from whisper2max.core.errors import UsageError
 from whisper2max.core.memory import return_free_memory
 from whisper2max.runtime.audio import AudioInput
 from whisper2max.runtime.decoding import decode
+from whisper2max.runtime.device import gpu_number
 from whisper2max.runtime.features import HOP_LENGTH
 from whisper2max.runtime.hypotheses import DecodingResult
 from whisper2max.runtime.options import DecodingOptions, transcription_options
@@ -35,14 +36,16 @@ class Model:
         generation: its generation settings, the content of generation.json.
     """
 
-    def __init__(self, artifact: Artifact, cpu_threads: int = 0):
+    def __init__(self, artifact: Artifact, device: str = "auto", cpu_threads: int = 0):
         from whisper2max.runtime.engine import Engine  # which imports MAX; `load` does so while it hashes
 
+        weights = artifact.files["weights.safetensors"].size
+        gpu = gpu_number(device, artifact.manifest["target"], weights, artifact.path)
         return_free_memory()
         self.artifact = artifact
         self.tokenizer = artifact.tokenizer
         self.generation = artifact.generation
-        self.engine = Engine(artifact.files, artifact.dims, cpu_threads)
+        self.engine = Engine(artifact.files, artifact.dims, cpu_threads, gpu)
         artifact.files.require_unchanged()
 
     def __enter__(self) -> "Model":
@@ -118,18 +121,20 @@ class Model:
         return decode(self.engine, self.tokenizer, mel, options)
 
 
-def load(artifact: str | Path, cpu_threads: int = 0) -> Model:
+def load(artifact: str | Path, device: str = "auto", cpu_threads: int = 0) -> Model:
     """Open an artifact, check all of it, and load its graphs.
 
     An artifact is native code: load those of people whose programs you would run.
 
     Args:
         artifact: the directory that convert wrote.
+        device: "auto" for what it was compiled for, "cpu", "cuda" for the first GPU, or "cuda:1" for another.
         cpu_threads: threads for the graphs; 0 takes as many as CPUs, or as the quota of its control groups allows.
 
     Raises:
         ArtifactError: damaged, of another format or MAX version, or compiled for another CPU.
-        UsageError: this process was forked from one that had loaded a model.
+        UsageError: this process was forked from one that had loaded a model; or the device is not there, is another
+            than the artifact was compiled for, has an old driver or too little memory.
     """
     require_same_process()
     with ThreadPoolExecutor(1) as pool:
@@ -137,4 +142,4 @@ def load(artifact: str | Path, cpu_threads: int = 0) -> Model:
         # importing MAX takes as long as hashing the weights, so both happen at once
         import whisper2max.runtime.engine  # noqa: F401
 
-        return Model(opening.result(), cpu_threads)
+        return Model(opening.result(), device, cpu_threads)

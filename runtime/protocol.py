@@ -6,11 +6,15 @@ are reordered, left, joined and given a common beginning by writing a table.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from whisper2max.core.dims import ModelDimensions
+from whisper2max.runtime.choice import Allowed, Choice
+
+Logits = Any
+"""float32 [rows, n_vocab] as an engine has them: an array, or a handle to where they are."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Session(Protocol):
             Logits float32 [rows, n, n_vocab], the caller's own.
         """
 
-    def step(self, tokens: np.ndarray, rows: Rows) -> np.ndarray:
+    def step(self, tokens: np.ndarray, rows: Rows) -> Logits:
         """Decode one token of every row.
 
         Args:
@@ -69,7 +73,15 @@ class Session(Protocol):
             rows: where they look.
 
         Returns:
-            Logits float32 [rows, n_vocab], the caller's own.
+            What `choose` takes: logits float32 [rows, n_vocab], an array or where the engine keeps them.
+        """
+
+    def choose(self, logits: Logits, allowed: Sequence[Allowed]) -> list[Choice]:
+        """The most probable token of each row, of those that may follow.
+
+        Args:
+            logits: from `step`, or of one position from `extend`; not to be used again.
+            allowed: what may follow in each row.
         """
 
 

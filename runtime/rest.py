@@ -8,7 +8,6 @@ sure of it.
 import numpy as np
 
 from whisper2max.runtime.hypotheses import Ending, Hypothesis, compression_ratio
-from whisper2max.runtime.rules import log_sum_exp
 from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer
 
 # What openai-whisper takes for a failure: a mean log-probability below, a compression ratio above.
@@ -29,16 +28,15 @@ class TellTheRest:
         self._eot, self._timestamps = tokenizer.special.eot, tokenizer.special.timestamps
         self._earliest_end = self._timestamps.start + reach / SECONDS_PER_TIMESTAMP
 
-    def before(self, scores: np.ndarray, hypothesis: Hypothesis) -> None:
+    def wants_more(self, hypothesis: Hypothesis) -> bool:
         begun = hypothesis.tokens[-2:]
-        if len(begun) < 2 or not all(token in self._timestamps for token in begun):
-            return
-        if begun[1] >= self._earliest_end or scores.argmax() != self._eot:
-            return
+        both_are_times = len(begun) == 2 and all(token in self._timestamps for token in begun)
+        return both_are_times and begun[1] < self._earliest_end
+
+    def end_refused(self, hypothesis: Hypothesis, logprob: np.float32) -> None:
         if hypothesis.passed is None:
-            so_far, of_the_end = hypothesis.sum_logprob, scores[self._eot] - log_sum_exp(scores)
-            hypothesis.passed = Ending(len(hypothesis.tokens), so_far + of_the_end, so_far)
-        scores[self._eot] = -np.inf
+            so_far = hypothesis.sum_logprob
+            hypothesis.passed = Ending(len(hypothesis.tokens), so_far + logprob, so_far)
 
     def after(self, hypothesis: Hypothesis) -> None:
         passed = hypothesis.passed

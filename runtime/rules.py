@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from whisper2max.core.errors import ArtifactError, UsageError
+from whisper2max.runtime.choice import Allowed, Choice
 from whisper2max.runtime.hypotheses import Hypothesis
 from whisper2max.runtime.options import DecodingOptions
 from whisper2max.runtime.prompts import most_sampled
@@ -19,8 +20,11 @@ from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer
 class EndRule(Protocol):
     """Decides where a text may end, for those who know what follows the window."""
 
-    def before(self, scores: np.ndarray, hypothesis: Hypothesis) -> None:
-        """Rule out the end where the text should go on, after all other rules; in place, as `Rules.apply`."""
+    def wants_more(self, hypothesis: Hypothesis) -> bool:
+        """Whether the text should go on, should its end be the most probable."""
+
+    def end_refused(self, hypothesis: Hypothesis, logprob: np.float32) -> None:
+        """Told the log-probability of an end that was refused; in place."""
 
     def after(self, hypothesis: Hypothesis) -> None:
         """Look at a text that grew by a token; in place."""
@@ -52,48 +56,45 @@ class Rules:
         self._n_prompt = n_prompt
         # the last token is not fed to the decoder, so it needs no position
         self._most = min(most_sampled(options, n_text_ctx), n_text_ctx + 1 - n_prompt)
-        self._eot = special.eot
+        self._eot, self._n_vocab = special.eot, tokenizer.n_vocab
         self._timestamps = special.timestamps
         # the ids that follow rules of their own; without timestamps the whole vocabulary is text
         self._timed = not options.without_timestamps
         self._suppressed = _suppressed(tokenizer, options)
-        self._begin_suppressed = _begin_suppressed(tokenizer, options)
+        begin_suppressed = np.array(_begin_suppressed(tokenizer, options), np.int64)
+        self._suppressed_first = np.union1d(self._suppressed, begin_suppressed)
         self._latest_initial_timestamp = self._timestamps[-1]
         if options.max_initial_timestamp:
             steps = round(options.max_initial_timestamp / SECONDS_PER_TIMESTAMP)
             self._latest_initial_timestamp = min(self._timestamps.start + steps, self._timestamps[-1])
         self._end_rule = end_rule if self._timed else None
 
-    def apply(self, scores: np.ndarray, hypothesis: Hypothesis) -> slice:
-        """Rules out what may not follow a hypothesis.
-
-        Args:
-            scores: logits, float32 [n_vocab], overwritten: a copy would push them out of the cache.
-            hypothesis: the text so far.
-
-        Returns:
-            The ids that the next token is one of; those outside are ruled out whatever their scores.
-        """
-        scores[self._suppressed] = -np.inf
-        if not hypothesis.tokens:
-            scores[self._begin_suppressed] = -np.inf
-        everything = slice(0, scores.size)
+    def allowed(self, hypothesis: Hypothesis) -> Allowed:
+        """What may follow a text."""
+        suppressed = self._suppressed if hypothesis.tokens else self._suppressed_first
         if not self._timed:
-            return everything
-        self._apply_timestamp_rules(scores, hypothesis)
-        if self._end_rule is not None:
-            self._end_rule.before(scores, hypothesis)
-        # one of the timestamps is sampled if together they are more probable than any text
-        begin, end = self._timestamps.start, self._timestamps.stop
-        most_of_text = np.maximum(scores[:begin].max(), scores[end:].max(initial=-np.inf))
-        return slice(begin, end) if log_sum_exp(scores[begin:end]) > most_of_text else everything
+            return Allowed(suppressed)
+        more = self._end_rule is not None and self._end_rule.wants_more(hypothesis)
+        return Allowed(
+            suppressed,
+            self._forbidden(hypothesis),
+            (self._timestamps.start, self._timestamps.stop),
+            self._eot if more else None,
+        )
 
-    def follow(self, hypothesis: Hypothesis, token: int, logprob: np.float32) -> Hypothesis:
-        """The hypothesis that a token makes of another, which stays as it is."""
-        tokens = [*hypothesis.tokens, token]
+    def follow(self, hypothesis: Hypothesis, choice: Choice) -> Hypothesis:
+        """The text that a token makes of another, which keeps its tokens.
+
+        Raises:
+            ArtifactError: nothing may follow, or the logits are no numbers.
+        """
+        self._require_possible(hypothesis, choice.score)
+        if self._end_rule is not None and choice.refused is not None:
+            self._end_rule.end_refused(hypothesis, choice.refused)
+        token, tokens = choice.token, [*hypothesis.tokens, choice.token]
         following = Hypothesis(
             tokens,
-            hypothesis.sum_logprob + logprob,
+            hypothesis.sum_logprob + choice.logprob,
             token if token in self._timestamps else hypothesis.last_timestamp,
             finished=token == self._eot or len(tokens) >= self._most,
             passed=hypothesis.passed,
@@ -102,41 +103,30 @@ class Rules:
             self._end_rule.after(following)
         return following
 
-    def require_possible(self, hypothesis: Hypothesis, highest: np.float32) -> None:
-        """Raises ArtifactError if the highest score that the rules left is no number."""
+    def _require_possible(self, hypothesis: Hypothesis, highest: np.float32) -> None:
         if not math.isfinite(highest):
             raise ArtifactError(
                 f"No token may stand at position {self._n_prompt + len(hypothesis.tokens)}, the highest logit is "
                 f"{highest}: suppress_tokens holds all that may follow, or the model is damaged; verify the artifact."
             )
 
-    def _apply_timestamp_rules(self, scores: np.ndarray, hypothesis: Hypothesis) -> None:
-        begin, end = self._timestamps.start, self._timestamps.stop
+    def _forbidden(self, hypothesis: Hypothesis) -> tuple[tuple[int, int], ...]:
+        """What the rules about timestamps do not allow now, as first ids and ends."""
+        begin, end, n_vocab = self._timestamps.start, self._timestamps.stop, self._n_vocab
         tokens = hypothesis.tokens
         if not tokens:
-            scores[:begin] = -np.inf
-            scores[self._latest_initial_timestamp + 1 :] = -np.inf
-            return
+            return (0, begin), (self._latest_initial_timestamp + 1, n_vocab)
         last_was_timestamp = tokens[-1] in self._timestamps
         penultimate_was_timestamp = len(tokens) < 2 or tokens[-2] in self._timestamps
         if last_was_timestamp and penultimate_was_timestamp:
-            scores[begin:end] = -np.inf
-        elif last_was_timestamp:
+            return ((begin, end),)
+        if last_was_timestamp:
             # a segment may begin where the last one ended
-            scores[: self._eot] = -np.inf
-            scores[end:] = -np.inf
-            scores[begin : hypothesis.last_timestamp] = -np.inf
-        elif hypothesis.last_timestamp is not None:
+            return (0, self._eot), (begin, tokens[-1]), (end, n_vocab)
+        if hypothesis.last_timestamp is not None:
             # but may not end where it began
-            scores[begin : hypothesis.last_timestamp + 1] = -np.inf
-
-
-def log_sum_exp(scores: np.ndarray) -> float:
-    """The logarithm of the sum of the exponentials; minus infinity where nothing may be sampled."""
-    highest = scores.max(initial=-np.inf)
-    if highest == -np.inf:
-        return -math.inf
-    return highest + np.log(np.exp(scores - highest).sum())
+            return ((begin, hypothesis.last_timestamp + 1),)
+        return ()
 
 
 def _suppressed(tokenizer: Tokenizer, options: DecodingOptions) -> np.ndarray:

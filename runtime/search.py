@@ -1,10 +1,9 @@
 """Which of the tokens that may follow are taken. Greedy takes the most probable; others would keep several rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import numpy as np
-
+from whisper2max.runtime.choice import Allowed, Choice
 from whisper2max.runtime.hypotheses import Hypothesis
 from whisper2max.runtime.rules import Rules
 
@@ -18,11 +17,14 @@ class Search(Protocol):
 
     live: list[Hypothesis]
 
-    def advance(self, logits: np.ndarray) -> list[int]:
+    def allowed(self) -> list[Allowed]:
+        """What may follow each live hypothesis."""
+
+    def advance(self, choices: Sequence[Choice]) -> list[int]:
         """Take the next tokens.
 
         Args:
-            logits: float32 [live, n_vocab], of what follows each live hypothesis; overwritten.
+            choices: the most probable token that follows each live hypothesis.
 
         Returns:
             For each hypothesis that is live now, the number of the one that was live before and that it continues.
@@ -46,15 +48,12 @@ class Greedy:
         self._rules = rules
         self._latest = self.live[0]
 
-    def advance(self, logits: np.ndarray) -> list[int]:
-        (scores,) = logits
-        candidates = self._rules.apply(scores, self._latest)
-        scores = scores[candidates]
-        chosen = int(scores.argmax())
-        self._rules.require_possible(self._latest, scores[chosen])
-        scores -= scores[chosen]
-        logprob = -np.log(np.exp(scores, out=scores).sum())
-        self._latest = self._rules.follow(self._latest, candidates.start + chosen, logprob)
+    def allowed(self) -> list[Allowed]:
+        return [self._rules.allowed(each) for each in self.live]
+
+    def advance(self, choices: Sequence[Choice]) -> list[int]:
+        (choice,) = choices
+        self._latest = self._rules.follow(self._latest, choice)
         self.live = [] if self._latest.finished else [self._latest]
         return [0] * len(self.live)
 

@@ -19,6 +19,7 @@ from whisper2max.core.errors import UsageError
 from whisper2max.runtime.quota import quota_of_cpus
 
 if TYPE_CHECKING:
+    from max.driver import Device
     from max.engine import InferenceSession
 
 _lock = threading.Lock()
@@ -73,6 +74,14 @@ def _session_of(wanted: int, available: set[int]) -> "InferenceSession":
         for thread in {"0"} | (set(os.listdir("/proc/self/task")) - before):
             with contextlib.suppress(ProcessLookupError):  # it has ended
                 os.sched_setaffinity(int(thread), available)
+
+
+def gpu_session(device: "Device") -> "InferenceSession":
+    """A session on a GPU, beside that of the CPU, which exists already."""
+    from max.engine import InferenceSession
+
+    require_same_process()
+    return InferenceSession(devices=[device])
 
 
 def shared_session(cpu_threads: int = 0) -> "InferenceSession":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from max.driver import Buffer
+from max.driver import Buffer, Device
 from max.dtype import DType
 
 from whisper2max.artifact.stored_tensors import read_header
@@ -35,12 +35,22 @@ def map_weights(file: HeldFile) -> dict[str, np.ndarray]:
     return weights
 
 
-def registry(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | Buffer]:
-    """What MAX binds weights by: the arrays in place, those of bfloat16 under their own dtype.
+def registry(weights: Mapping[str, np.ndarray | Buffer]) -> dict[str, np.ndarray | Buffer]:
+    """What MAX binds weights by: the arrays in place, those of bfloat16 under their own dtype; buffers as they are.
 
     The arrays must outlive the model.
     """
-    return {
-        name: Buffer.from_numpy(array).view(DType.bfloat16, array.shape) if array.dtype == np.uint16 else array
-        for name, array in weights.items()
-    }
+    return {name: _typed(value) if isinstance(value, np.ndarray) else value for name, value in weights.items()}
+
+
+def _typed(array: np.ndarray) -> np.ndarray | Buffer:
+    return Buffer.from_numpy(array).view(DType.bfloat16, array.shape) if array.dtype == np.uint16 else array
+
+
+def copied_to(device: Device, weights: Mapping[str, np.ndarray | Buffer]) -> dict[str, Buffer]:
+    """The weights in the memory of a GPU, where all graphs share them."""
+    copies = {}
+    for name, value in registry(weights).items():
+        buffer = value if isinstance(value, Buffer) else Buffer.from_numpy(value)
+        copies[name] = buffer.to(device)
+    return copies

@@ -15,6 +15,9 @@ from peers.base import PROMPT, NotOffered, Peer, run_steps, window
 from peers.weights import ctranslate2_directory, dimensions, transformers_directory, write_once
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from whisper2max.runtime.choice import Allowed, Choice
     from whisper2max.runtime.protocol import Rows
 
 GRAPHS = ("encoder", "cross", "decoder")
@@ -134,6 +137,12 @@ class Session:
     def step(self, tokens: np.ndarray, rows: "Rows") -> np.ndarray:
         """As the protocol's."""
         return self.extend(tokens[:, None], rows, np.zeros((len(tokens), 1), np.int64))[:, 0]
+
+    def choose(self, logits: np.ndarray, allowed: "Sequence[Allowed]") -> "list[Choice]":
+        """As the protocol's."""
+        from whisper2max.runtime.choice import choose_each
+
+        return choose_each(logits, allowed)
 
     def _sequence(self, rows: "Rows", row: int) -> "Sequences":
         position, slot = int(rows.positions[row]), int(rows.slots[row, 0])

@@ -16,7 +16,7 @@ from whisper2max.artifact.listing import scan
 from whisper2max.artifact.manifest import GRAPHS, write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.compiler import Source, compile_graphs, compiler_versions
-from whisper2max.build.target import NATIVE, resolve_to_prove
+from whisper2max.build.target import NATIVE, REFUSED_ON_GPUS, resolve_to_prove
 from whisper2max.checkpoints import Checkpoint, choose_source
 from whisper2max.core.errors import ArtifactError, ParityError, UsageError
 from whisper2max.core.held import HeldFiles
@@ -76,6 +76,8 @@ def convert(
         Whisper2MaxError: unusable input; nothing is written.
     """
     resolved = resolve_to_prove(target)
+    if resolved.gpu and dtype in REFUSED_ON_GPUS:
+        raise UsageError(f"dtype {dtype} is not offered for the GPU {target}: {REFUSED_ON_GPUS[dtype]}; use bfloat16.")
     if dtype not in (offered := passes.PASSES[resolved.backend]):
         raise UsageError(f"dtype {dtype!r} is not offered for target {target}; choose one of {', '.join(offered)}")
     return_large_blocks()

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from whisper.model import ModelDimensions as OpenAIDimensions
 from whisper.model import Whisper
 
 from whisper2max.core.dims import ModelDimensions
+from whisper2max.runtime.choice import Allowed, Choice, choose_each
 from whisper2max.runtime.features import log_mel_powers
 from whisper2max.runtime.protocol import Rows
 from whisper2max.runtime.tokens import Tokenizer
@@ -93,6 +95,9 @@ class TorchSession:
     def step(self, tokens: np.ndarray, rows: Rows) -> np.ndarray:
         assert tokens.dtype == np.int64 and tokens.shape == rows.positions.shape
         return self.extend(tokens[:, None], rows, np.zeros((len(tokens), 1), np.int64))[:, 0]
+
+    def choose(self, logits: np.ndarray, allowed: Sequence[Allowed]) -> list[Choice]:
+        return choose_each(logits, allowed)
 
     @torch.no_grad()
     def _run(self, tokens: np.ndarray, position: int, slots: np.ndarray, audio: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ import pytest
 from schedules import Schedules, reordered
 
 from whisper2max.core.errors import UsageError
+from whisper2max.runtime.choice import Allowed, choose_each
 from whisper2max.runtime.hypotheses import Hypothesis
 from whisper2max.runtime.loop import Decoder, Window
 from whisper2max.runtime.options import DecodingOptions
@@ -33,6 +34,9 @@ class Script:
         self.asked.append(("step", used, rows.audios.tolist(), rows.positions.tolist()))
         return np.zeros((len(tokens), self.dims.n_vocab), np.float32)
 
+    def choose(self, logits, allowed):
+        return choose_each(logits, allowed)
+
 
 class Counted:
     """A search that samples a number of tokens, in as many rows as it is told."""
@@ -40,8 +44,11 @@ class Counted:
     def __init__(self, count: int, parents: list[list[int]] | None = None):
         self.live, self.count, self.parents = [Hypothesis()], count, parents
 
-    def advance(self, logits):
-        assert len(logits) == len(self.live)
+    def allowed(self):
+        return [Allowed(np.empty(0, np.int64)) for _ in self.live]
+
+    def advance(self, choices):
+        assert len(choices) == len(self.live)
         self.count -= 1
         parents = [0] if self.parents is None else self.parents.pop(0)
         self.last = Hypothesis([*self.live[0].tokens, 1000])

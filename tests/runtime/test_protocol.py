@@ -38,7 +38,7 @@ def mypy(repository: Path, tmp_path_factory):
 
 
 USE_ENGINES = ("decoding", "detection", "loop", "recording", "transcribe", "windows", "in_turn", "at_pauses")
-DECIDE = ("hypotheses", "options", "prompts", "protocol", "rest", "rules", "search")
+DECIDE = ("choice", "hypotheses", "options", "prompts", "protocol", "rest", "rules", "search")
 
 
 def test_those_who_use_an_engine_ask_no_more_of_it(mypy, repository):

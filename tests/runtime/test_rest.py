@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from whisper2max.runtime.choice import choose_each
 from whisper2max.runtime.hypotheses import decoding_result
 from whisper2max.runtime.options import DecodingOptions
 from whisper2max.runtime.rest import TellTheRest
@@ -53,7 +54,7 @@ def test_a_segment_that_no_other_window_hears(multilingual_tokenizer, likely, mu
         search = Greedy(Rules(multilingual_tokenizer, 448, DecodingOptions(), 3, end_rule))
         for step in logits:
             if search.live:
-                search.advance(step[None].copy())
+                search.advance(choose_each(step[None].copy(), search.allowed()))
         assert not search.live
         return decoding_result(multilingual_tokenizer, search.best(), "en", None, 0.0)
 
@@ -71,5 +72,5 @@ def test_without_timestamps_nothing_is_asked_for(multilingual_tokenizer):
     options = DecodingOptions(without_timestamps=True, suppress_tokens=None)
     search = Greedy(Rules(multilingual_tokenizer, 448, options, 3, end_rule))
     for step in logits:
-        search.advance(step[None])
+        search.advance(choose_each(step[None], search.allowed()))
     assert search.best().tokens == [begin, begin, EOT]

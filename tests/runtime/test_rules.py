@@ -10,6 +10,7 @@ from whisper.decoding import ApplyTimestampRules, SuppressBlank, SuppressTokens
 from whisper.tokenizer import get_tokenizer
 
 from whisper2max.core.errors import ArtifactError
+from whisper2max.runtime.choice import choose, choose_each
 from whisper2max.runtime.hypotheses import DecodingResult, Hypothesis, decoding_result
 from whisper2max.runtime.options import DecodingOptions
 from whisper2max.runtime.rules import Rules
@@ -25,7 +26,7 @@ def greedy(tokenizer: Tokenizer, options: DecodingOptions, logits) -> DecodingRe
     for step in logits:
         if not search.live:
             break
-        search.advance(step[None].copy())
+        search.advance(choose_each(step[None].copy(), search.allowed()))
     return decoding_result(tokenizer, search.best(), "en", None, 0.0)
 
 
@@ -52,12 +53,19 @@ def test_rules_equal_openai_on_any_logits(multilingual_tokenizer, seed):
             logit_filter.apply(logits, tokens)
         sampled = tokens[0, 3:].tolist()
         times = [token for token in sampled if token >= begin]
-        scores = step.copy()
-        allowed = rules.apply(scores, Hypothesis(sampled, last_timestamp=times[-1] if times else None))
-        within = np.full_like(scores, -np.inf)
-        within[allowed] = scores[allowed]
-        np.testing.assert_array_equal(within, logits[0].numpy())
+        allowed = rules.allowed(Hypothesis(sampled, last_timestamp=times[-1] if times else None))
+        chosen = choose(step.copy(), allowed)
         token = logits.argmax(dim=-1)
+        assert chosen.token == token and chosen.score == logits[0, token] and chosen.refused is None
+        np.testing.assert_allclose(chosen.logprob, logits.log_softmax(dim=-1)[0, token].item(), rtol=1e-5, atol=1e-6)
+        # of the filters by id, each that may follow
+        possible = np.ones(n_vocab, bool)
+        possible[allowed.suppressed] = False
+        for first, end in allowed.forbidden:
+            possible[first:end] = False
+        filtered = np.isfinite(logits[0].numpy())
+        taken = slice(*allowed.together) if not filtered[:begin].any() else slice(None)
+        np.testing.assert_array_equal(possible[taken], filtered[taken])
         sum_logprob += logits.log_softmax(dim=-1)[0, token].item()
         tokens = torch.cat([tokens, token[None]], dim=-1)
         if token == theirs.eot:

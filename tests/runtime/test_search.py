@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from whisper2max.runtime.choice import choose_each
 from whisper2max.runtime.options import DecodingOptions
 from whisper2max.runtime.rules import Rules
 from whisper2max.runtime.search import Greedy
@@ -16,13 +17,17 @@ def logits(tokenizer, *likely: int) -> np.ndarray:
     return scores
 
 
+def advance(search: Greedy, scores: np.ndarray) -> list[int]:
+    return search.advance(choose_each(scores, search.allowed()))
+
+
 def test_greedy_takes_the_most_probable_that_may_follow(multilingual_tokenizer):
     search = Greedy(Rules(multilingual_tokenizer, 448, TEXT, 3))
     (begun,) = search.live
     assert begun.tokens == []
     # 220, a space, may not come first, and 50258, the start, never
-    assert search.advance(logits(multilingual_tokenizer, 220, 1000, 50258)) == [0]
-    assert search.advance(logits(multilingual_tokenizer, 50258, 220)) == [0]
+    assert advance(search, logits(multilingual_tokenizer, 220, 1000, 50258)) == [0]
+    assert advance(search, logits(multilingual_tokenizer, 50258, 220)) == [0]
     (live,) = search.live
     assert live.tokens == [1000, 220] and live is search.best() and not live.finished
     n_left = multilingual_tokenizer.n_vocab - len(multilingual_tokenizer.default_suppress_tokens())
@@ -34,8 +39,8 @@ def test_greedy_takes_the_most_probable_that_may_follow(multilingual_tokenizer):
 
 def test_greedy_ends_with_the_end(multilingual_tokenizer):
     search = Greedy(Rules(multilingual_tokenizer, 448, TEXT, 3))
-    search.advance(logits(multilingual_tokenizer, 1000))
-    assert search.advance(logits(multilingual_tokenizer, EOT)) == []
+    advance(search, logits(multilingual_tokenizer, 1000))
+    assert advance(search, logits(multilingual_tokenizer, EOT)) == []
     assert search.live == [] and search.best().tokens == [1000, EOT]
 
 
@@ -44,6 +49,6 @@ def test_greedy_ends_where_no_more_is_wanted_or_fits(multilingual_tokenizer, n_p
     options = DecodingOptions(without_timestamps=True, sample_len=sample_len)
     search, steps = Greedy(Rules(multilingual_tokenizer, 448, options, n_prompt)), 0
     while search.live:
-        search.advance(logits(multilingual_tokenizer, 1000))
+        advance(search, logits(multilingual_tokenizer, 1000))
         steps += 1
     assert steps == expected and search.best().tokens == [1000] * expected

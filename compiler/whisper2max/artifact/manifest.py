@@ -170,6 +170,9 @@ def _field_problems(fields: dict[str, Any], types: dict[str, type | tuple[type, 
         features = target.get("cpu_features")
         if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
             problems.append("target.cpu_features is missing or not a list of strings")
+        gpu = target.get("gpu")
+        if gpu is not None and not (isinstance(gpu, dict) and _is_text(gpu, "api") and _is_text(gpu, "architecture")):
+            problems.append("target.gpu has no api and architecture, both strings")
     if isinstance(versions, dict) and not _is_text(versions, "max"):
         problems.append("versions.max is missing or not a string")
     if isinstance(dims, dict) and (complaint := _dims_complaint(dims)):

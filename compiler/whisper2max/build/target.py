@@ -1,7 +1,7 @@
 """What graphs are compiled for: a CPU, as the features that their code may use, or a GPU, as its architecture."""
 
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from whisper2max.core.cpu import X86_64_LEVELS, cpu_features, native_cpu_features
 from whisper2max.core.errors import UsageError
@@ -35,6 +35,12 @@ GPUS = {
     "gfx942": Gpu("hip", "gfx942"),
 }
 """Targets without a CPU of their own: A100, RTX 40 and L4, H100 and H200, B200, MI300X."""
+
+REFUSED_ON_GPUS = {
+    "float32": "products of float32 are rounded to TF32 there, which no comparison with float32 would pass",
+    "int8": "there are no kernels for it",
+}
+"""Why an artifact of a dtype is not made for GPUs."""
 
 TARGETS = (NATIVE, *X86_64_LEVELS, MAX_CPU, *GPUS)
 
@@ -83,7 +89,8 @@ class Target:
 
     def to_dict(self) -> dict[str, object]:
         """As the manifest records it."""
-        return {"name": self.name, "cpu_features": list(self.cpu_features)}
+        gpu = {"gpu": asdict(self.gpu)} if self.gpu else {}
+        return {"name": self.name, "cpu_features": list(self.cpu_features), **gpu}
 
 
 def resolve(name: str) -> Target:

@@ -16,6 +16,8 @@ def describe(facts: Mapping[str, Any]) -> Iterator[str]:
             yield "files:"
             for file, entry in value.items():
                 yield f"  {entry['bytes']:>12,}  {entry['sha256'][:16]}  {printable(file)}"
+        elif name == "executed" and not value:
+            yield f"executed: no, compiled for {printable(facts['target']['name'])}, not executed"
         elif isinstance(value, dict):
             yield f"{printable(name)}:"
             for key, entry in value.items():

@@ -1,0 +1,111 @@
+"""Which device a model runs on, asked and answered before anything is loaded.
+
+The driver is asked itself, by its C functions, so that a machine without one, with an old one or with another GPU gets
+one sentence instead of what MAX says from deep inside.
+"""
+
+import ctypes
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from whisper2max.core.errors import UsageError
+
+DEVICES = "auto, cpu, cuda or cuda:NUMBER"
+CUDA_NEEDED = 13_000
+"""What `cuDriverGetVersion` gives for CUDA 13.0, which MAX 26.7 needs."""
+DRIVER_NEEDED = 580
+"""NVIDIA's number of the first driver that has it."""
+ROOM = 2 << 30
+"""Bytes of a GPU besides the weights: what MAX takes for itself, pools and values on the way."""
+
+_NO_DEVICE = 100
+_COMPUTE_CAPABILITY = 75, 76  # of CUdevice_attribute
+
+
+def gpu_number(device: str, target: Mapping[str, Any], weights: int, name: object) -> int | None:
+    """The number of the GPU that an artifact is to run on; None for the CPU.
+
+    Args:
+        device: "auto" for what the artifact was compiled for, "cpu", "cuda" for GPU 0, or "cuda:NUMBER".
+        target: of the manifest.
+        weights: bytes of weights.safetensors.
+        name: of the artifact, for messages.
+
+    Raises:
+        UsageError: there is no such device, or the artifact was compiled for another one, or it has no room.
+    """
+    if device not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:[0-9]{1,3}", device):
+        raise UsageError(f"device is {device!r:.40}; choose {DEVICES}.")
+    gpu = target.get("gpu")
+    if gpu is None:
+        if device.startswith("cuda"):
+            raise UsageError(
+                f"{name} was compiled for the CPU ({target['name']}). For a GPU convert the checkpoint with "
+                "--target sm_90, or the architecture that yours has."
+            )
+        return None
+    if device == "cpu":
+        raise UsageError(
+            f"{name} was compiled for the GPU {target['name']}. For this CPU convert the checkpoint without --target."
+        )
+    if gpu["api"] != "cuda":
+        raise UsageError(
+            f"{name} was compiled for {target['name']}; this version compiles for GPUs of AMD and runs on those of "
+            "NVIDIA alone."
+        )
+    number = int(device.partition(":")[2] or 0)
+    _require_gpu(number, gpu["architecture"], weights + ROOM, f"{name} was compiled for {target['name']}")
+    return number
+
+
+def _require_gpu(number: int, architecture: str, needed: int, compiled: str) -> None:
+    """Raise UsageError unless the GPU of this number is there, runs the architecture and has so many bytes."""
+    driver = _driver(compiled)
+    count = ctypes.c_int()
+    found = driver.cuInit(0)
+    if found not in (0, _NO_DEVICE):
+        raise UsageError(f"{compiled}, and the NVIDIA driver here does not start: cuInit gives error {found}.")
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    if version.value < CUDA_NEEDED:
+        has = f"{version.value // 1000}.{version.value % 1000 // 10}"
+        raise UsageError(
+            f"{compiled}, and the NVIDIA driver here is one for CUDA {has}: install driver {DRIVER_NEEDED} or later, "
+            "which has CUDA 13.0."
+        )
+    if found != _NO_DEVICE:
+        driver.cuDeviceGetCount(ctypes.byref(count))
+    if number >= count.value:
+        there = "none" if not count.value else f"{count.value}, of which the last is cuda:{count.value - 1}"
+        raise UsageError(f"{compiled}, and there is no GPU cuda:{number} here; the driver finds {there}.")
+    device = ctypes.c_int()
+    driver.cuDeviceGet(ctypes.byref(device), number)
+    major, minor = (_attribute(driver, device, which) for which in _COMPUTE_CAPABILITY)
+    if re.sub(r"\D", "", architecture) != f"{major}{minor}":
+        raise UsageError(
+            f"{compiled}, and the GPU cuda:{number} is an sm_{major}{minor}, which cannot run it: convert the "
+            f"checkpoint with --target sm_{major}{minor} if that is offered."
+        )
+    memory = ctypes.c_size_t()
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    if memory.value < needed:
+        raise UsageError(
+            f"{compiled} and needs {needed / 2**30:.1f} GiB of a GPU; cuda:{number} has {memory.value / 2**30:.1f} GiB."
+        )
+
+
+def _driver(compiled: str) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise UsageError(
+            f"{compiled}, and there is no NVIDIA driver here (libcuda.so.1 is not found): install driver "
+            f"{DRIVER_NEEDED} or later. No CUDA toolkit is needed."
+        ) from error
+
+
+def _attribute(driver: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
+    value = ctypes.c_int()
+    driver.cuDeviceGetAttribute(ctypes.byref(value), which, device)
+    return value.value

@@ -1,0 +1,84 @@
+"""Targets that are GPUs, on a machine without one: what is refused, and what is said of graphs that never ran."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from artifact_samples import contents, write_artifact
+
+import whisper2max
+from whisper2max.artifact.artifact import UnverifiedArtifactWarning, open_artifact
+from whisper2max.build.rebuild import rebuild
+from whisper2max.build.target import GPUS, resolve
+from whisper2max.core.errors import ArtifactError, UsageError
+
+COMMAND = Path(sys.executable).with_name("whisper2max")
+
+
+def silent(message):
+    pass
+
+
+@pytest.fixture
+def for_a_gpu(tmp_path):
+    """An artifact that says that it was compiled for an H100."""
+    target = {**resolve("sm_90").to_dict(), "cpu_features": []}
+    return write_artifact(tmp_path / "artifact", target=target, executed=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "sm_12"], "error: target 'sm_12' is not offered; choose one of native, x86-64-v2"),
+        (["--target", "sm_90", "--dtype", "int8"], "error: dtype int8 is not offered for the GPU sm_90: there are"),
+        (["--target", "sm_80"], "error: dtype float32 is not offered for the GPU sm_80: products of float32 are"),
+        (["--target", "max-cpu", "--dtype", "int8"], "error: dtype 'int8' is not offered for target max-cpu; choose"),
+    ],
+)
+def test_what_no_gpu_runs_is_refused_before_anything_is_written(tmp_path, arguments, message):
+    command = [COMMAND, "convert", "--size", "base", "--output", tmp_path / "made", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and result.stderr.startswith(message), result.stderr
+    assert result.stderr.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_every_gpu_is_judged_on_this_cpu(name):
+    assert resolve(name).judged.name == "max-cpu" and resolve(name).host.gpu is None
+
+
+def test_opening_it_says_that_its_graphs_never_ran(for_a_gpu):
+    with pytest.warns(UnverifiedArtifactWarning, match="compiled for sm_90 and not executed: its network was compared"):
+        artifact = open_artifact(for_a_gpu)
+    assert artifact.verified and not artifact.executed and artifact.target == "sm_90"
+
+
+def test_loading_it_without_a_driver_is_one_clear_error(for_a_gpu, monkeypatch):
+    def missing(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("whisper2max.runtime.device.ctypes.CDLL", missing)
+    with pytest.warns(UnverifiedArtifactWarning), pytest.raises(UsageError, match="for sm_90, and there is no NVIDIA"):
+        whisper2max.load(for_a_gpu)
+    with pytest.warns(UnverifiedArtifactWarning), pytest.raises(UsageError, match="compiled for the GPU sm_90. For"):
+        whisper2max.load(for_a_gpu, device="cpu")
+
+
+def test_inspect_says_so_too(for_a_gpu):
+    result = subprocess.run([COMMAND, "inspect", for_a_gpu], capture_output=True, text=True, check=True)
+    assert "sm_90" in result.stdout and "not executed" in result.stdout
+
+
+@pytest.mark.parametrize("target", ["sm_90", "max-cpu"])
+def test_packed_weights_are_not_compiled_for_what_takes_plain_ones(tmp_path, target):
+    path = write_artifact(tmp_path / "artifact")
+    before = contents(path)
+    with pytest.raises(UsageError, match=f"has weights for other targets than {target}: choose one of native, x86"):
+        rebuild(path, silent, target)
+    assert contents(path) == before
+
+
+def test_a_target_that_says_half_of_a_gpu_is_no_manifest(tmp_path):
+    with pytest.raises(ArtifactError, match="target.gpu has no api and architecture"):
+        write_artifact(tmp_path / "artifact", target={"name": "sm_90", "cpu_features": [], "gpu": {"api": "cuda"}})
