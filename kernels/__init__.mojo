@@ -2,6 +2,7 @@
 
 from .attention import Attention, AudioAttention
 from .cached_attention import CachedAttention
+from .choose import Choose
 from .conv1d import Conv1d
 from .embedding import Embedding
 from .layer_norm import LayerNorm

@@ -23,9 +23,10 @@ def warp_sum(value: Float32) -> Float32:
 
 
 @always_inline
-def block_sum(value: Float32) -> Float32:
+def block_sum[threads: Int = THREADS](value: Float32) -> Float32:
     """The sum over the threads of a block, in all of them; all must call it."""
-    var sums = unsafe_stack_allocation[WARPS, Float32, address_space=AddressSpace.SHARED]()
+    comptime warps = threads // WARP
+    var sums = unsafe_stack_allocation[warps, Float32, address_space=AddressSpace.SHARED]()
     var tid = Int(thread_idx.x)
     var of_warp = warp_sum(value)
     barrier()  # what a call before this one wrote was read
@@ -33,6 +34,6 @@ def block_sum(value: Float32) -> Float32:
         sums[unsafe_offset=tid // WARP] = of_warp
     barrier()
     var sum = Float32(0)
-    comptime for i in range(WARPS):
+    comptime for i in range(warps):
         sum += sums[unsafe_offset=i]
     return sum

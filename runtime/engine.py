@@ -1,6 +1,7 @@
 """The compiled graphs of an artifact, behind numpy arrays, on a CPU or a GPU.
 
-On a GPU weights, pools and audio states stay there; tokens and where rows look go there, logits come back.
+On a GPU weights, pools, audio states and the logits of a step stay there; tokens, where rows look and what may follow
+go there, and the chosen tokens come back.
 
 One engine serves several threads: graphs and weights are shared and read-only, and every `Session` owns its pools. A
 lock lets one graph run at a time, because each already uses every thread of the pool.
@@ -13,11 +14,12 @@ import numpy as np
 from max.driver import Accelerator, Buffer
 from max.engine import Model
 
-from whisper2max.artifact.manifest import GRAPHS, HOST_GRAPHS
+from whisper2max.artifact.manifest import GRAPHS_OF, HOST_GRAPHS
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFile
 from whisper2max.runtime.choice import Allowed, Choice, choose_each
+from whisper2max.runtime.choice_on_device import Masks, answered
 from whisper2max.runtime.features_graph import FeaturesGraph
 from whisper2max.runtime.graphs import empty_pools, load_graph, require_signatures
 from whisper2max.runtime.protocol import Rows
@@ -51,12 +53,17 @@ class Engine:
         self._lock = threading.Lock()
         keep_in_children(self)
         self._features = FeaturesGraph(host, files["features.mef"], dims)
-        names = [name for name in GRAPHS if name not in HOST_GRAPHS]
+        names = [name for name in GRAPHS_OF["max"] if name not in HOST_GRAPHS and f"{name}.mef" in files]
         graphs = {name: load_graph(session, files[f"{name}.mef"], self._weights) for name in names}
         require_signatures({"features": self._features.model, **graphs}, dims)
         self._graphs: dict[str, Model] = graphs
-        for name in ("weights.safetensors", *(f"{name}.mef" for name in GRAPHS)):
+        for name in ("weights.safetensors", "features.mef", *(f"{name}.mef" for name in names)):
             files[name].require_unchanged()
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the choice of a token is a graph, and logits stay where it reads them."""
+        return "choose" in self._graphs
 
     def close(self) -> None:
         """Let go of graphs and weights. What is running finishes; every later call raises UsageError."""
@@ -111,7 +118,7 @@ class Engine:
                 f"states are {states.dtype} {list(states.shape)}, expected float32 [windows, {wanted[0]}, {wanted[1]}]"
             )
         self.require_usable()
-        return self._buffer(states)
+        return self.placed(states)
 
     def session(self, slots: int, audios: int) -> "Session":
         """Open pools of `slots` caches of self-attention and of `audios` windows that are heard."""
@@ -122,12 +129,12 @@ class Engine:
 
     def execute(self, name: str, *inputs: np.ndarray | Buffer) -> list[Buffer]:
         """Run a graph by its name, as soon as no other one runs."""
-        buffers = [self._buffer(value) if isinstance(value, np.ndarray) else value for value in inputs]
+        buffers = [self.placed(value) if isinstance(value, np.ndarray) else value for value in inputs]
         with self._lock:
             self.require_usable()
             return self._graphs[name].execute(*buffers)
 
-    def _buffer(self, value: np.ndarray) -> Buffer:
+    def placed(self, value: np.ndarray) -> Buffer:
         """An array where the graphs run: the very memory on the CPU, a copy on a GPU."""
         buffer = Buffer.from_numpy(np.asarray(value, order="C"))
         return buffer if self.device is None else buffer.to(self.device)
@@ -144,6 +151,7 @@ class Session:
         self.pools = pools
         self._engine = engine
         self._n_slots, self._n_audios = pools[0].shape[0], pools[2].shape[0]
+        self._masks, self._masks_there = Masks(engine.dims.n_vocab), None
         keep_in_children(self)
 
     def hear(self, mel: np.ndarray, audio: int) -> None:
@@ -175,15 +183,26 @@ class Session:
         inputs = self._rows(tokens, rows, tokens.shape[1])
         return self._engine.to_numpy(self._engine.execute("extend", tokens, picked, *inputs)[0])
 
-    def step(self, tokens: np.ndarray, rows: Rows) -> np.ndarray:
-        """Decode one token of every row: int64 [rows] -> logits float32 [rows, n_vocab], the caller's own."""
+    def step(self, tokens: np.ndarray, rows: Rows) -> np.ndarray | Buffer:
+        """Decode one token of every row: int64 [rows] -> logits float32 [rows, n_vocab].
+
+        Returns:
+            An array, the caller's own; or, where `choose` is a graph, a handle to them, which `Engine.to_numpy` reads.
+        """
         if tokens.ndim != 1:
             raise UsageError(f"tokens of a step are {list(tokens.shape)}, expected one for each row")
-        return self._engine.to_numpy(self._engine.execute("step", tokens, *self._rows(tokens, rows, 1))[0])
+        (logits,) = self._engine.execute("step", tokens, *self._rows(tokens, rows, 1))
+        return logits if self._engine.chooses else self._engine.to_numpy(logits)
 
-    def choose(self, logits: np.ndarray, allowed: Sequence[Allowed]) -> list[Choice]:
-        """The most probable token of each row of logits float32 [rows, n_vocab], overwritten."""
-        return choose_each(logits, allowed)
+    def choose(self, logits: np.ndarray | Buffer, allowed: Sequence[Allowed]) -> list[Choice]:
+        """The most probable token of each row of logits float32 [rows, n_vocab], of `step` or an array, overwritten."""
+        if isinstance(logits, np.ndarray):
+            return choose_each(logits, allowed)
+        asked = self._masks.asked(allowed)
+        if self._masks_there is None or self._masks_there.shape[0] != len(self._masks.masks):
+            self._masks_there = self._engine.placed(self._masks.masks)
+        (answers,) = self._engine.execute("choose", logits, asked, self._masks_there)
+        return [answered(each) for each in self._engine.to_numpy(answers)]
 
     def _rows(self, tokens: np.ndarray, rows: Rows, length: int) -> tuple[np.ndarray | Buffer, ...]:
         """The inputs that say where rows look. On a CPU the kernels require the slots of positions that are read."""

@@ -75,15 +75,16 @@ def require_signatures(graphs: Mapping[str, Model], dims: ModelDimensions) -> No
     """Requires that the graphs are those of a model of these dimensions, by their inputs and outputs.
 
     Args:
-        graphs: features, encoder, audio, extend and step.
+        graphs: features, encoder, audio, extend, step, and choose if it is one of them.
         dims: sizes of the model.
 
     Raises:
         ArtifactError: inputs or outputs have other dtypes or shapes; all are listed.
     """
     faults = []
-    for name, (takes, gives) in _signatures(dims, *_pools(graphs, dims)).items():
-        graph = graphs[name]
+    signatures = _signatures(dims, *_pools(graphs, dims))
+    for name, graph in graphs.items():
+        takes, gives = signatures[name]
         for side, metadata, expected in (
             ("takes", graph.input_metadata, takes),
             ("gives", graph.output_metadata, gives),
@@ -118,6 +119,7 @@ def _signatures(
 ) -> dict[str, tuple[Signature, Signature]]:
     """Inputs and outputs by graph."""
     states = ("float32", (_ANY, dims.n_audio_ctx, dims.n_audio_state))
+    logits = ("float32", (_ANY, dims.n_vocab))
     of_rows, tokens = ("int64", (_ANY,)), ("int64", (_ANY, _ANY))
     rows = [of_rows, ("int32", (_ANY, dims.n_text_ctx)), of_rows, *caches, *pools]
     return {
@@ -128,7 +130,8 @@ def _signatures(
         "encoder": ([("float32", (_ANY, dims.n_mels, dims.n_frames))], [states]),
         "audio": ([states, of_rows, *pools], []),
         "extend": ([tokens, tokens, *rows], [("float32", (_ANY, _ANY, dims.n_vocab))]),
-        "step": ([of_rows, *rows], [("float32", (_ANY, dims.n_vocab))]),
+        "step": ([of_rows, *rows], [logits]),
+        "choose": ([logits, ("int32", (_ANY, 10)), ("uint8", (_ANY, dims.n_vocab))], [("float32", (_ANY, 4))]),
     }
 
 

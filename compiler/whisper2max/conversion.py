@@ -13,7 +13,7 @@ import torch
 import whisper2max
 from whisper2max.artifact.artifact import Artifact, open_artifact
 from whisper2max.artifact.listing import scan
-from whisper2max.artifact.manifest import GRAPHS, write_manifest
+from whisper2max.artifact.manifest import GRAPHS_OF, write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.compiler import Source, compile_graphs, compiler_versions
 from whisper2max.build.target import NATIVE, REFUSED_ON_GPUS, resolve_to_prove
@@ -97,7 +97,7 @@ def convert(
         files = HeldFiles(staging, scan(staging)[0], ArtifactError)
         judged_here = graph_taps(spec) if resolved.judged == resolved else None
         compiled = compile_graphs(Source.of(files), staging, resolved, say, judged_here)
-        files.hold(f"{name}.mef" for name in GRAPHS)
+        files.hold(f"{name}.mef" for name in GRAPHS_OF[resolved.backend])
         files.require_sha256({**written, **compiled})
         files.sha256()  # taken before the proof, which is of these very bytes
         keep_to = staging if keep_reference else None

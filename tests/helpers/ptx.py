@@ -168,6 +168,8 @@ COMPARISONS: dict[str, Callable[..., np.ndarray]] = {
     "ge": np.greater_equal,
 }
 UNORDERED = {f"{name}u": name for name in COMPARISONS}
+ORDER = ("nan", "num")
+"""Whether one of both is NaN, or none."""
 """The same that hold of NaN, too."""
 
 SHUFFLES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -190,7 +192,7 @@ MODIFIERS = {
     "mov": set(),
     "ret": {"uni"},
     "selp": set(),
-    "setp": {"and", "ftz", "or", *COMPARISONS, *UNORDERED},
+    "setp": {"and", "ftz", "or", *COMPARISONS, *UNORDERED, *ORDER},
     "shfl": {"sync", *SHUFFLES},
     "st": {"global", "shared", "v2", "v4"},
 }
@@ -668,10 +670,12 @@ class Launch:
     def _compare(self, instruction: Instruction, active: np.ndarray) -> None:
         (kind,), (register, a, b, *other) = instruction.kinds, instruction.operands
         a, b = self._values(a, kind), self._values(b, kind)
-        (name,) = instruction.modifiers & {*COMPARISONS, *UNORDERED}
-        holds = COMPARISONS[UNORDERED.get(name, name)](a, b)
-        if is_float(kind):
-            unordered = np.isnan(a) | np.isnan(b)
+        (name,) = instruction.modifiers & {*COMPARISONS, *UNORDERED, *ORDER}
+        unordered = np.isnan(a) | np.isnan(b) if is_float(kind) else np.False_
+        if name in ORDER:
+            holds = unordered if name == "nan" else ~unordered
+        else:
+            holds = COMPARISONS[UNORDERED.get(name, name)](a, b)
             holds = holds | unordered if name in UNORDERED else holds & ~unordered
         if other:
             too = self._values(other[0].lstrip("!"), "pred") ^ other[0].startswith("!")

@@ -9,15 +9,18 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from any_choices import N_VOCAB, cases, require_equal, wanted
 from longhand import attend, gelu, gelu_tanh
 from programs import KERNELS, MOJO
 from ptx import Fault, Kernel
+
+from whisper2max.runtime.choice_on_device import Masks, answered
 
 TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100a", "gfx942")
 RUN = "sm_90a"
 """The target whose PTX is run."""
 
-THREADS, WARPS, MOST_ROWS = 128, 4, 8
+THREADS, WARPS, MOST_ROWS, CHOOSERS = 128, 4, 8, 512
 HEADS, HEAD_DIM, CONTEXT, FRAMES = 2, 64, 448, 1500
 STATE = HEADS * HEAD_DIM
 LAYER, LAYERS = 1, 2
@@ -44,6 +47,7 @@ def product_name(dtype, result, rows_at_once, activation, adds):
 
 def names():
     """All kernels as Mojo writes them."""
+    yield "choose_kernel"
     for dtype in TOLERANCES:
         yield f"slot_attention_kernel[DType.{dtype}, {HEAD_DIM}, {CONTEXT}]"
         yield f"heard_attention_kernel[DType.{dtype}, {HEAD_DIM}, {FRAMES}]"
@@ -55,6 +59,7 @@ def names():
 
 
 IMPORTS = """
+from kernels.choose import choose_kernel
 from kernels.row_attention import heard_attention_kernel, slot_attention_kernel, store_kernel
 from kernels.row_norm import norm_kernel
 from kernels.row_product import product_kernel
@@ -106,6 +111,19 @@ def test_every_kernel_compiles_and_keeps_its_values_in_registers(target, assembl
 
 
 # ---------------------------------------------------------------------------------------- values
+
+
+def test_choose_answers_as_arrays_do(kernel):
+    names, logits, allowed = zip(*cases(), strict=True)
+    masks = Masks(N_VOCAB)
+    asked, answers = masks.asked(allowed), np.full((len(names), 4), np.nan, np.float32)
+    choose = kernel("choose_kernel")
+    choose.run(len(names), CHOOSERS, [answers, np.stack(logits), asked, masks.masks, np.int32(N_VOCAB)])
+    for name, scores, each, answer in zip(names, logits, allowed, answers, strict=True):
+        require_equal(name, answered(answer), wanted(scores, each))
+    with pytest.raises(Fault, match="of argument 1, outside of its"):
+        short = [answers[:1], logits[0][:-1].copy(), asked[:1], masks.masks[:1], np.int32(N_VOCAB)]
+        choose.run(1, CHOOSERS, short)
 
 
 def stored(values: np.ndarray, dtype: str) -> np.ndarray:

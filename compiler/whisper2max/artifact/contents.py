@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from whisper2max.artifact.generation_schema import check_against_tokenizer, check_generation
 from whisper2max.artifact.listing import COPY_AGAIN
-from whisper2max.artifact.manifest import GRAPHS
+from whisper2max.artifact.manifest import GRAPHS_OF
 from whisper2max.artifact.stored_tensors import read_header
 from whisper2max.core import strict_json
 from whisper2max.core.dims import ModelDimensions
@@ -65,7 +65,10 @@ def read_contents(files: HeldFiles, dims: ModelDimensions, dtype: str) -> Conten
         attempt(lambda: _check_weights(files["weights.safetensors"], spec))
     tokenizer = attempt(lambda: Tokenizer.from_json(files["tokenizer.json"].read(_MOST_TEXT), dims.n_vocab))
     generation = attempt(lambda: _read_generation(files["generation.json"], dims, tokenizer))
-    faults += [f"{name}.mef is empty. {COPY_AGAIN}" for name in GRAPHS if files[f"{name}.mef"].size == 0]
+    if spec is not None:
+        mefs = [f"{name}.mef" for name in GRAPHS_OF[spec.backend]]
+        faults += [f"{mef} is missing. {COPY_AGAIN}" for mef in mefs if mef not in files]
+        faults += [f"{mef} is empty. {COPY_AGAIN}" for mef in mefs if mef in files and files[mef].size == 0]
     if faults:
         raise ArtifactError(f"{files.directory} cannot be used: {' '.join(faults)}")
     return Contents(spec, tokenizer, generation)

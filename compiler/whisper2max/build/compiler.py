@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import whisper2max.kernels
-from whisper2max.artifact.manifest import GRAPHS, HOST_GRAPHS
+from whisper2max.artifact.manifest import GRAPHS_OF, HOST_GRAPHS
 from whisper2max.build.cache import GraphCache
 from whisper2max.build.reached import kernels_of, reached, texts_of
 from whisper2max.build.target import NATIVE, Target
@@ -122,7 +122,7 @@ def compile_graphs(
     Raises:
         BuildError: a builder or the compiler failed.
     """
-    shipped = {(name, ()): directory / f"{name}.mef" for name in GRAPHS}
+    shipped = {(name, ()): directory / f"{name}.mef" for name in GRAPHS_OF[target.backend]}
     also = [(name, tuple(paths)) for name, paths in (tapped or {}).items()]
     hashes = {}
     for graph, kept in _compile_all(source, [*shipped, *also], target, say).items():

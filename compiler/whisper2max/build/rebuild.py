@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from whisper2max.artifact.artifact import Artifact, open_artifact
-from whisper2max.artifact.manifest import write_manifest
+from whisper2max.artifact.manifest import GRAPHS_OF, write_manifest
 from whisper2max.artifact.publication import Publication
-from whisper2max.build.compiler import GRAPHS, Source, compile_graphs, compiler_versions
+from whisper2max.build.compiler import Source, compile_graphs, compiler_versions
 from whisper2max.build.target import NATIVE, TARGETS, resolve
 from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFiles
@@ -35,7 +35,7 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
             f"{opened.path} has weights for other targets than {target}: choose one of {', '.join(fitting)}, or "
             "convert the checkpoint again."
         )
-    replaced = {*(f"{name}.mef" for name in GRAPHS), "parity.json", "parity.html"}
+    replaced = {*(f"{name}.mef" for name in GRAPHS_OF[resolved.backend]), "parity.json", "parity.html"}
     with Publication(opened.path, force=True) as staging:
         kept = link_files(opened.files, [name for name in opened.files if name not in replaced], staging)
         compiled = compile_graphs(Source.of(opened.files), staging, resolved, say)

@@ -87,12 +87,12 @@ class ShippedGraphs:
 
     def decoder(self, slots: int, audios: int) -> Decoder:
         """As of `Graphs`."""
-        return _ShippedDecoder(self.engine.session(slots, audios))
+        return _ShippedDecoder(self.engine, self.engine.session(slots, audios))
 
 
 class _ShippedDecoder:
-    def __init__(self, session: Session):
-        self._session = session
+    def __init__(self, engine: Engine, session: Session):
+        self._engine, self._session = engine, session
 
     def project(self, states: Buffer, audio: int) -> Values:
         self._session.project(states, [audio])
@@ -102,7 +102,9 @@ class _ShippedDecoder:
         return {LOGITS: self._session.extend(tokens, rows, picked)}
 
     def step(self, tokens: np.ndarray, rows: Rows) -> Values:
-        return {LOGITS: self._session.step(tokens, rows)[:, None]}
+        logits = self._session.step(tokens, rows)
+        logits = logits if isinstance(logits, np.ndarray) else self._engine.to_numpy(logits)
+        return {LOGITS: logits[:, None]}
 
 
 class TappedGraphs:
