@@ -82,3 +82,18 @@ def test_packed_weights_are_not_compiled_for_what_takes_plain_ones(tmp_path, tar
 def test_a_target_that_says_half_of_a_gpu_is_no_manifest(tmp_path):
     with pytest.raises(ArtifactError, match="target.gpu has no api and architecture"):
         write_artifact(tmp_path / "artifact", target={"name": "sm_90", "cpu_features": [], "gpu": {"api": "cuda"}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "was compiled for sm_90, and there is no NVIDIA driver here"),
+        (["--device", "cpu"], "was compiled for the GPU sm_90. For this CPU convert"),
+        (["--device", "gpu"], "device is 'gpu'; choose auto, cpu, cuda or cuda:NUMBER."),
+    ],
+)
+def test_transcribe_says_why_it_cannot(for_a_gpu, repository, arguments, message):
+    command = [COMMAND, "transcribe", for_a_gpu, repository / "samples" / "speech.flac", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    *_, last = result.stderr.splitlines()
+    assert result.returncode == 2 and last.startswith("error: ") and message in last, result.stderr

@@ -44,7 +44,7 @@ class PretendedModel:
 def install(heard: Iterable[str | BaseException] = TEXTS) -> PretendedModel:
     """Makes every artifact load as a pretended model, in this process."""
     pretended = PretendedModel(heard)
-    model.load = lambda artifact, cpu_threads=0: pretended
+    model.load = lambda artifact, device="auto", cpu_threads=0: pretended
     return pretended
 
 

@@ -39,7 +39,7 @@ def command(monkeypatch, capsys):
 
     def run(*arguments, heard=TEXTS):
         run.model = pretended.PretendedModel(heard)
-        monkeypatch.setattr("whisper2max.runtime.model.load", lambda artifact, cpu_threads=0: run.model)
+        monkeypatch.setattr("whisper2max.runtime.model.load", lambda artifact, device="auto", cpu_threads=0: run.model)
         monkeypatch.setattr("sys.argv", ["whisper2max", *map(str, arguments)])
         status = cli.run()
         captured = capsys.readouterr()

@@ -39,7 +39,7 @@ CheckpointOption = Annotated[
 ]
 
 TargetOption = Annotated[
-    str, typer.Option("--target", help="CPU to compile for: native, x86-64-v2, x86-64-v3 or x86-64-v4.")
+    str, typer.Option("--target", help="What to compile for: native, x86-64-v2 to -v4, max-cpu, or a GPU: sm_90.")
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", hidden=True)]  # what other programs call it
 
@@ -260,6 +260,9 @@ def transcribe(
     container_times: Annotated[
         bool, typer.Option("--container_times", help="Times of the film, if its sound begins later or has gaps.")
     ] = DEFAULTS.container_times,
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, cuda or cuda:NUMBER; auto is what the artifact was compiled for.")
+    ] = "auto",
     threads: Annotated[int, typer.Option("--threads", min=0, help="0: one per CPU, within the quota.")] = 0,
     model: ModelOption = None,
 ) -> None:
@@ -280,7 +283,7 @@ def transcribe(
         require_writable(files.directory)
     elif output_dir is not None:
         raise UsageError("--output_dir says where files are written; say with --output_format which, such as srt.")
-    loaded = load(artifact, cpu_threads=threads)
+    loaded = load(artifact, device=device, cpu_threads=threads)
     chosen = {name: value for name, value in context.params.items() if name in TRANSCRIPTION_OPTIONS}
     raise typer.Exit(transcribe_recordings(loaded, recordings, chosen, files, debug=bool(context.obj)))
 
