@@ -23,6 +23,7 @@ from whisper2max.runtime.choice_on_device import Masks, answered
 from whisper2max.runtime.features_graph import FeaturesGraph
 from whisper2max.runtime.graphs import empty_pools, load_graph, require_signatures
 from whisper2max.runtime.protocol import Rows
+from whisper2max.runtime.replay import Replayed
 from whisper2max.runtime.threads import gpu_session, keep_in_children, require_same_process, shared_session, was_forked
 from whisper2max.runtime.weights import copied_to, map_weights
 
@@ -134,6 +135,18 @@ class Engine:
             self.require_usable()
             return self._graphs[name].execute(*buffers)
 
+    def replayed(self, name: str, fixed: Sequence[Buffer]) -> Replayed | None:
+        """A graph with its last inputs, to be recorded on a GPU; None on the CPU, where nothing is."""
+        return None if self.device is None else Replayed(self._graphs[name], fixed, self.placed)
+
+    def step(self, replayed: Replayed | None, *inputs: np.ndarray | Buffer) -> list[Buffer]:
+        """Run the graph `step`, as it was recorded where it was."""
+        if replayed is None:
+            return self.execute("step", *inputs)
+        with self._lock:
+            self.require_usable()
+            return replayed(*(each for each in inputs if isinstance(each, np.ndarray)))
+
     def placed(self, value: np.ndarray) -> Buffer:
         """An array where the graphs run: the very memory on the CPU, a copy on a GPU."""
         buffer = Buffer.from_numpy(np.asarray(value, order="C"))
@@ -152,6 +165,7 @@ class Session:
         self._engine = engine
         self._n_slots, self._n_audios = pools[0].shape[0], pools[2].shape[0]
         self._masks, self._masks_there = Masks(engine.dims.n_vocab), None
+        self._replayed = engine.replayed("step", pools)
         keep_in_children(self)
 
     def hear(self, mel: np.ndarray, audio: int) -> None:
@@ -191,7 +205,7 @@ class Session:
         """
         if tokens.ndim != 1:
             raise UsageError(f"tokens of a step are {list(tokens.shape)}, expected one for each row")
-        (logits,) = self._engine.execute("step", tokens, *self._rows(tokens, rows, 1))
+        (logits,) = self._engine.step(self._replayed, tokens, *self._rows(tokens, rows, 1))
         return logits if self._engine.chooses else self._engine.to_numpy(logits)
 
     def choose(self, logits: np.ndarray | Buffer, allowed: Sequence[Allowed]) -> list[Choice]:
