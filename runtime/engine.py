@@ -4,7 +4,8 @@ On a GPU weights, pools, audio states and the logits of a step stay there; token
 go there, and the chosen tokens come back.
 
 One engine serves several threads: graphs and weights are shared and read-only, and every `Session` owns its pools. A
-lock lets one graph run at a time, because each already uses every thread of the pool.
+lock lets one graph run at a time, because each already uses every thread of the pool; and on a GPU one thread at a time
+ask for anything, because what another asks while a step is recorded would become part of the recording.
 """
 
 import threading
@@ -51,7 +52,7 @@ class Engine:
         self._weights: Mapping[str, np.ndarray | Buffer] = map_weights(files["weights.safetensors"])
         if self.device is not None:
             session, self._weights = gpu_session(self.device), copied_to(self.device, self._weights)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         keep_in_children(self)
         self._features = FeaturesGraph(host, files["features.mef"], dims)
         names = [name for name in GRAPHS_OF["max"] if name not in HOST_GRAPHS and f"{name}.mef" in files]
@@ -109,7 +110,8 @@ class Engine:
 
     def to_numpy(self, states: Buffer) -> np.ndarray:
         """The values behind a handle that `encode` gave: a copy, in memory that needs nothing of MAX to be freed."""
-        return states.to_numpy().copy()
+        with self._lock:
+            return states.to_numpy().copy()
 
     def to_states(self, states: np.ndarray) -> Buffer:
         """A handle for audio states float32 [windows, n_audio_ctx, n_audio_state] that came from elsewhere."""
@@ -125,14 +127,15 @@ class Engine:
         """Open pools of `slots` caches of self-attention and of `audios` windows that are heard."""
         if slots < 1 or audios < 1:
             raise UsageError(f"a session needs 1 or more slots and audios, got {slots} and {audios}")
-        self.require_usable()
-        return Session(self, empty_pools(self._graphs["step"], slots, audios, self.device))
+        with self._lock:
+            self.require_usable()
+            return Session(self, empty_pools(self._graphs["step"], slots, audios, self.device))
 
     def execute(self, name: str, *inputs: np.ndarray | Buffer) -> list[Buffer]:
         """Run a graph by its name, as soon as no other one runs."""
-        buffers = [self.placed(value) if isinstance(value, np.ndarray) else value for value in inputs]
         with self._lock:
             self.require_usable()
+            buffers = [self.placed(value) if isinstance(value, np.ndarray) else value for value in inputs]
             return self._graphs[name].execute(*buffers)
 
     def replayed(self, name: str, fixed: Sequence[Buffer]) -> Replayed | None:
@@ -150,7 +153,10 @@ class Engine:
     def placed(self, value: np.ndarray) -> Buffer:
         """An array where the graphs run: the very memory on the CPU, a copy on a GPU."""
         buffer = Buffer.from_numpy(np.asarray(value, order="C"))
-        return buffer if self.device is None else buffer.to(self.device)
+        if self.device is None:
+            return buffer
+        with self._lock:
+            return buffer.to(self.device)
 
 
 class Session:
