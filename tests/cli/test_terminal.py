@@ -113,6 +113,18 @@ def test_tables_take_names_as_they_are(capsys):
     worst = {"logits[b]\x1b": {"max_abs": 1.0, "rel_rmse": 1.0, "of_limit": 0.5}}
     tokens = {"equal": 1, "compared": 1}
     summary = {"reference": "[red]:smile:", "inputs": ["a\x1b[2J.wav"], "worst": worst, "tokens": tokens}
-    say(parity_table(summary | {"rows": 1, "passed": True}))
+    summary |= {"rows": 1, "passed": True, "not_executed": ""}
+    say(parity_table(summary))
     said = capsys.readouterr().err
+    assert "not executed" not in said
     assert "[red]:smile:" in said and r"a\x1b[2J.wav" in said and r"logits[b]\x1b" in said and "\x1b" not in said
+
+
+def test_what_was_not_executed_stands_above_the_figures(capsys):
+    from whisper2max.cli.parity_table import parity_table
+
+    tokens = {"equal": 1, "compared": 1}
+    summary = {"reference": "PyTorch", "inputs": ["a.wav"], "worst": {}, "tokens": tokens, "rows": 1, "passed": True}
+    say(parity_table(summary | {"not_executed": "sm_90"}))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "on this CPU, the graphs for sm_90 were not executed" in said

@@ -139,6 +139,7 @@ def make_report(inputs: tuple[str, ...] = (PLAIN, HOSTILE), layers: int = 2) -> 
         "dtype": "float32",
         "reference": "WhisperForConditionalGeneration (transformers 5.23.0, torch 2.13.0, float64)",
         "witness": "WhisperForConditionalGeneration (transformers 5.23.0, torch 2.13.0, float32)",
+        "not_executed": "",
         "environment": {
             "created": "2026-11-23T01:40:00+00:00",
             "cpu": "AMD EPYC",

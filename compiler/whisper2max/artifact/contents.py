@@ -65,10 +65,9 @@ def read_contents(files: HeldFiles, dims: ModelDimensions, dtype: str) -> Conten
         attempt(lambda: _check_weights(files["weights.safetensors"], spec))
     tokenizer = attempt(lambda: Tokenizer.from_json(files["tokenizer.json"].read(_MOST_TEXT), dims.n_vocab))
     generation = attempt(lambda: _read_generation(files["generation.json"], dims, tokenizer))
-    if spec is not None:
-        mefs = [f"{name}.mef" for name in GRAPHS_OF[spec.backend]]
-        faults += [f"{mef} is missing. {COPY_AGAIN}" for mef in mefs if mef not in files]
-        faults += [f"{mef} is empty. {COPY_AGAIN}" for mef in mefs if mef in files and files[mef].size == 0]
+    faults += [f"{name} is empty. {COPY_AGAIN}" for name in files if name.endswith(".mef") and files[name].size == 0]
+    needed = [f"{name}.mef" for name in GRAPHS_OF[spec.backend]] if spec else []
+    faults += [f"{name} is missing. {COPY_AGAIN}" for name in needed if name not in files]
     if faults:
         raise ArtifactError(f"{files.directory} cannot be used: {' '.join(faults)}")
     return Contents(spec, tokenizer, generation)

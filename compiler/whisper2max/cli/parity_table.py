@@ -11,6 +11,8 @@ from whisper2max.core.printable import printable
 def parity_table(summary: Mapping[str, Any]) -> Table:
     """A table of `ParityReport.summary()`, for a console that takes names as they are, without markup."""
     title = printable(f"parity against {summary['reference']} on {', '.join(summary['inputs'])}")
+    if target := summary["not_executed"]:
+        title += printable(f"; on this CPU, the graphs for {target} were not executed")
     table = Table(title=title, title_justify="left", caption=_caption(summary), caption_justify="left")
     for name, justify in [("worst of", "left"), ("max-abs", "right"), ("rel. RMSE", "right"), ("of limit", "right")]:
         table.add_column(name, justify=justify)

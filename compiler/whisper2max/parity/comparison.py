@@ -15,7 +15,6 @@ import numpy as np
 
 import whisper2max
 from whisper2max.artifact.artifact import Artifact, open_artifact
-from whisper2max.artifact.manifest import GRAPHS
 from whisper2max.build.compiler import compiler_versions
 from whisper2max.build.target import resolve
 from whisper2max.core.cpu import native_cpu_features
@@ -34,6 +33,7 @@ from whisper2max.runtime.engine import Engine
 from whisper2max.runtime.tokens import Tokenizer
 
 Say = Callable[[str], None]
+_COMPARED = ("model.py", "weights.safetensors")
 
 
 class Standard(Protocol):
@@ -201,8 +201,7 @@ def environment(versions: Mapping[str, str]) -> dict[str, Any]:
 
 def hashes(files: Mapping[str, HeldFile]) -> dict[str, str]:
     """sha256 of the files that were compared."""
-    names = ["model.py", "weights.safetensors", *(f"{name}.mef" for name in GRAPHS)]
-    return {name: files[name].sha256 for name in names}
+    return {name: files[name].sha256 for name in files if name.endswith(".mef") or name in _COMPARED}
 
 
 class OtherArtifact:

@@ -87,6 +87,7 @@ def prove(
         weights=weights,
         environment=environment(versions),
         hashes=hashes(files),
+        not_executed="" if ships else target.name,
     )
 
 

@@ -10,7 +10,7 @@ from whisper2max.parity.figures import Row
 from whisper2max.parity.taps import LOG_MEL, LOGITS
 from whisper2max.parity.tolerances import TOLERANCES
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _NEIGHBOURS = 2
 _BUILDS = {"tapped": 0, "isolated": 1, "shipped": 2}
 
@@ -130,6 +130,8 @@ class ParityReport:
         weights: the audit; None where there was no checkpoint to audit against.
         environment: machine and versions.
         hashes: sha256 of the compared files by name.
+        not_executed: the target whose compiled graphs were not run, because it is a GPU; what was compared is then the
+            same network, compiled for this CPU. Empty where the graphs that ship were run.
     """
 
     dtype: str
@@ -139,6 +141,7 @@ class ParityReport:
     weights: WeightAudit | None
     environment: dict[str, Any]
     hashes: dict[str, str]
+    not_executed: str = ""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -191,6 +194,7 @@ class ParityReport:
             "passed": self.passed,
             "reference": self.reference,
             "witness": self.witness,
+            "not_executed": self.not_executed,
             "inputs": [each.name for each in self.inputs],
             "rows": len(self.rows),
             "worst": {
@@ -210,6 +214,7 @@ class ParityReport:
                 "dtype": self.dtype,
                 "reference": self.reference,
                 "witness": self.witness,
+                "not_executed": self.not_executed,
                 "environment": self.environment,
                 "hashes": self.hashes,
                 "inputs": [asdict(each) for each in self.inputs],
