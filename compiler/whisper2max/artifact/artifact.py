@@ -74,7 +74,7 @@ class Artifact:
 
     @property
     def executed(self) -> bool:
-        """Whether the compiled graphs were ever executed: those for a GPU are when they are verified on one."""
+        """Whether the compiled graphs were executed when they were verified: those for a GPU were not."""
         return self.manifest["executed"]
 
     @property
@@ -150,7 +150,7 @@ def open_artifact(path: str | Path, *, check_machine: bool = True, warn_unverifi
     if warn_unverified and manifest["verified"] and not manifest["executed"]:
         warnings.warn(
             f"{path} was compiled for {manifest['target']['name']} and not executed: its network was compared with "
-            f"PyTorch on a CPU. Run `whisper2max verify {path}` where the device is.",
+            "PyTorch on a CPU, and what the device computes was not.",
             UnverifiedArtifactWarning,
             stacklevel=2,
         )

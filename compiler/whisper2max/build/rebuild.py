@@ -7,7 +7,7 @@ from whisper2max.artifact.artifact import Artifact, open_artifact
 from whisper2max.artifact.manifest import GRAPHS_OF, write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.compiler import Source, compile_graphs, compiler_versions
-from whisper2max.build.target import NATIVE, TARGETS, resolve
+from whisper2max.build.target import NATIVE, TARGETS_OF, resolve
 from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFiles
 
@@ -30,7 +30,7 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
     resolved = resolve(target)
     opened = open_artifact(artifact, check_machine=False, warn_unverified=False)
     if opened.spec.backend != resolved.backend:
-        fitting = [each for each in TARGETS if resolve(each).backend == opened.spec.backend]
+        fitting = TARGETS_OF[opened.spec.backend]
         raise UsageError(
             f"{opened.path} has weights for other targets than {target}: choose one of {', '.join(fitting)}, or "
             "convert the checkpoint again."

@@ -42,7 +42,10 @@ REFUSED_ON_GPUS = {
 }
 """Why an artifact of a dtype is not made for GPUs."""
 
-TARGETS = (NATIVE, *X86_64_LEVELS, MAX_CPU, *GPUS)
+TARGETS_OF = {"cpu": (NATIVE, *X86_64_LEVELS), "max": (MAX_CPU, *GPUS)}
+"""By backend: weights that are laid out for one of them serve the others."""
+
+TARGETS = (*TARGETS_OF["cpu"], *TARGETS_OF["max"])
 
 
 @dataclass(frozen=True)
