@@ -107,14 +107,14 @@ def test_a_packer_that_swaps_two_rows_is_caught_and_the_tensor_named(tmp_path, m
     with torch.no_grad():
         rows = module.model.decoder.embed_tokens.weight
         rows[41_777] = rows[40_001] * NEARLY[dtype]
-    pack_embedding = passes.PASSES[dtype][-1]
+    pack_embedding = passes.PASSES["cpu"][dtype][-1]
 
     def pack_swapped(spec, tensors):
         table = tensors["decoder.token_embedding.weight"].clone()
         table[[40_001, 41_777]] = table[[41_777, 40_001]]
         return pack_embedding(spec, {**tensors, "decoder.token_embedding.weight": table})
 
-    monkeypatch.setitem(passes.PASSES, dtype, (*passes.PASSES[dtype][:-1], pack_swapped))
+    monkeypatch.setitem(passes.PASSES["cpu"], dtype, (*passes.PASSES["cpu"][dtype][:-1], pack_swapped))
     with pytest.raises(ParityError, match=r"weights.safetensors is not the checkpoint: decoder.token_embedding.weight"):
         whisper2max.convert(module=module, dtype=dtype, output=tmp_path / "artifact")
     report = json.loads((tmp_path / "artifact.failed" / "parity.json").read_text())

@@ -14,8 +14,9 @@ import pytest
 from crafting import Crafted
 from small_models import VARIANTS, transformers_module
 
+from whisper2max.artifact.manifest import GRAPHS
 from whisper2max.build.cache import GraphCache
-from whisper2max.build.compiler import GRAPHS, Source
+from whisper2max.build.compiler import Source
 from whisper2max.build.target import resolve
 from whisper2max.parity.taps import graph_taps
 from whisper2max.samples import SPEECH
