@@ -1,1 +1,1 @@
-"""Measurements on a GPU that is lent for minutes: what travels there, and what is asked of it in one call."""
+"""Measurements on a GPU that is there for minutes: what travels there, and what is asked of it in one call."""
