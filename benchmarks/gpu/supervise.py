@@ -1,7 +1,7 @@
 """Keeps measuring when the process that measures ends or hangs: a new one goes on after the part that did it.
 
 A fault in a kernel ends its process or leaves a device that answers no call of it, and a kernel may never end. The
-minutes of such a machine are worth more than one process.
+minutes of a rented machine are worth more than one process.
 """
 
 import subprocess
