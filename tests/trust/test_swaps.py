@@ -268,7 +268,7 @@ def cached(small_artifact, tmp_path, monkeypatch):
     key = source.reached("features").key(target)
     kept = GraphCache().get(key, "features")
     monkeypatch.setenv("WHISPER2MAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("whisper2max.build.compiler.GRAPHS", ("features",))
+    monkeypatch.setattr("whisper2max.build.compiler.GRAPHS_OF", {"cpu": ("features",)})
     (tmp_path / "made").mkdir()
     return source, target, tmp_path / "made", GraphCache().put(key, "features", kept.path, {}).path
 
