@@ -1,8 +1,14 @@
-"""What the threads of one block of a device do together."""
+"""How a thread of a device reads, and what the threads of one block do together."""
 
 from max.gpu import barrier, thread_idx
 from max.gpu.primitives import warp
 from std.memory import unsafe_stack_allocation
+from std.sys import size_of
+
+comptime WIDTH = 8
+"""Values that a thread reads at once: 16 bytes of bfloat16."""
+
+comptime Values = SIMD[DType.float32, WIDTH]
 
 comptime THREADS = 128
 """Of a block."""
@@ -11,6 +17,12 @@ comptime WARP = 32
 """Threads that shuffle values among themselves. Where a device has warps of 64, halves of them do."""
 
 comptime WARPS = THREADS // WARP
+
+
+@always_inline
+def loaded[dtype: DType](values: Pointer[Scalar[dtype], _]) -> Values:
+    """`WIDTH` values, aligned, as float32."""
+    return values.unsafe_load[width=WIDTH, alignment=WIDTH * size_of[dtype]()]().cast[DType.float32]()
 
 
 @always_inline

@@ -26,13 +26,9 @@ from std.math import ceildiv, exp
 from std.memory import unsafe_stack_allocation
 from std.sys import size_of
 
-from .block import THREADS
+from .block import THREADS, Values, WIDTH, loaded
 from .share import share_range
 
-comptime WIDTH = 8
-"""Values that a thread reads at once: 16 bytes of bfloat16."""
-
-comptime Values = SIMD[DType.float32, WIDTH]
 comptime Read[dtype: DType] = Pointer[Scalar[dtype], ImmUntrackedOrigin]
 
 
@@ -40,12 +36,6 @@ comptime Read[dtype: DType] = Pointer[Scalar[dtype], ImmUntrackedOrigin]
 def read[dtype: DType](values: Pointer[Scalar[dtype], _]) -> Read[dtype]:
     """The same place, whatever else is read or written there."""
     return values.unsafe_mut_cast[False]().unsafe_origin_cast[ImmUntrackedOrigin]()
-
-
-@always_inline
-def loaded[dtype: DType](values: Pointer[Scalar[dtype], _]) -> Values:
-    """`WIDTH` values, aligned, as float32."""
-    return values.unsafe_load[width=WIDTH, alignment=WIDTH * size_of[dtype]()]().cast[DType.float32]()
 
 
 @always_inline

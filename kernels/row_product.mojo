@@ -18,16 +18,11 @@ from max.gpu.host import DeviceContext
 from std.math import ceildiv, erf, tanh
 from std.sys import size_of
 
-from .block import THREADS, WARP, WARPS, warp_sum
+from .block import THREADS, Values, WARP, WARPS, WIDTH, loaded, warp_sum
 from .share import share_range
-
-comptime WIDTH = 8
-"""Values that a lane reads at once: 16 bytes of bfloat16."""
 
 comptime MOST_ROWS = 8
 """Rows of a block: their sums stay in registers."""
-
-comptime Values = SIMD[DType.float32, WIDTH]
 
 
 @always_inline
@@ -40,12 +35,6 @@ def activated[activation: StaticString](x: Float32) -> Float32:
     else:
         comptime assert activation == "none", "no such activation"
         return x
-
-
-@always_inline
-def loaded[dtype: DType](values: Pointer[Scalar[dtype], _]) -> Values:
-    """`WIDTH` values, aligned, as float32."""
-    return values.unsafe_load[width=WIDTH, alignment=WIDTH * size_of[dtype]()]().cast[DType.float32]()
 
 
 def product_kernel[

@@ -33,7 +33,7 @@ class Engine:
     """Features, encoder, audio, extend and step graphs with their weights.
 
     Args:
-        files: the five MEFs and weights.safetensors, held; whoever opened the artifact compared their hashes.
+        files: the MEFs and weights.safetensors, held; whoever opened the artifact compared their hashes.
         dims: sizes of the model.
         cpu_threads: threads for the graphs; 0 takes as many as CPUs, or as the quota of its control groups allows.
         gpu: number of the GPU that the graphs were compiled for; None for the CPU.
@@ -55,7 +55,8 @@ class Engine:
         self._lock = threading.RLock()
         keep_in_children(self)
         self._features = FeaturesGraph(host, files["features.mef"], dims)
-        names = [name for name in GRAPHS_OF["max"] if name not in HOST_GRAPHS and f"{name}.mef" in files]
+        every = GRAPHS_OF["max" if "choose.mef" in files else "cpu"]
+        names = [name for name in every if name not in HOST_GRAPHS]
         graphs = {name: load_graph(session, files[f"{name}.mef"], self._weights) for name in names}
         require_signatures({"features": self._features.model, **graphs}, dims)
         self._graphs: dict[str, Model] = graphs
