@@ -26,25 +26,18 @@ to its last that is not zero are multiplied.
 
 A frame has the same bits wherever in a recording the samples begin, so that a long one can be taken in parts. What
 follows from the whole, the floor 8 decades below the loudest value and the scale, is for who knows the whole
-(runtime/features.py). Frames that hear nothing but the padding are not transformed.
+(runtime/features.py).
 """
 
 import extensibility
-from extensibility import InputTensor, OutputTensor, Tensor
+from extensibility import InputTensor, OutputTensor
 from max.gpu.host import DeviceContext
 from std.math import ceildiv, cos, log10, pi, sin
 from std.sys import simd_width_of
-from std.utils.coord import coord_to_index_list
-from std.utils.index import IndexList
 
+from .frames import COLUMNS, HOP_LENGTH, LOWEST_POWER, N_BINS, N_FFT, ROWS, sample_at
+from .log_mel_blocks import FRAMES, MEL_THREADS, log_mel_kernel
 from .share import share_units
-
-comptime N_FFT = 400
-comptime HOP_LENGTH = 160
-comptime N_BINS = N_FFT // 2 + 1
-comptime ROWS = 16
-comptime COLUMNS = 25
-comptime LOWEST_POWER = Float32(1e-10)
 
 comptime LANES = simd_width_of[DType.float64]()
 comptime FRAMES_PER_UNIT = 64
@@ -56,8 +49,9 @@ comptime TILE_HOPS = LANES + 2
 
 @extensibility.register("whisper2max.log_mel")
 struct LogMel:
-    """Shapes: samples [samples], filters [n_mels, 201], output [n_mels, (samples + padding) // 160]; padding is a
-    scalar, the zero samples to add at the end. CPU only."""
+    """Shapes: samples [samples], filters [n_mels, 201], output [n_mels, samples // 160].
+
+    A CPU refuses samples of which a power is no finite number; a device writes NaN for their powers."""
 
     @staticmethod
     def execute[
@@ -66,12 +60,9 @@ struct LogMel:
         output: OutputTensor[dtype=DType.float32, rank=2, ...],
         samples: InputTensor[dtype=DType.float32, rank=1, ...],
         filters: InputTensor[dtype=DType.float32, rank=2, ...],
-        padding: Int64,
         ctx: DeviceContext,
     ) raises:
-        comptime assert target == "cpu", "whisper2max.log_mel runs on the CPU only"
-        var n_samples = samples.dim_size(0)
-        var length = n_samples + Int(padding)
+        var length = samples.dim_size(0)
         var n_mels = output.dim_size(0)
         var n_frames = output.dim_size(1)
         if filters.dim_size(0) != n_mels or filters.dim_size(1) != N_BINS:
@@ -84,7 +75,7 @@ struct LogMel:
                 n_mels,
                 ", 201]",
             )
-        if n_frames != frames_of(n_samples, padding):
+        if n_frames != length // HOP_LENGTH:
             raise Error("log_mel: ", length, " samples make ", length // HOP_LENGTH, " frames of 160, not ", n_frames)
         if n_frames == 0:
             return
@@ -92,29 +83,25 @@ struct LogMel:
         var output_data = output.unsafe_ptr()
         var samples_data = samples.unsafe_ptr()
         var filters_data = filters.unsafe_ptr()
-        spectrogram(output_data, samples_data, filters_data, n_samples, length, n_mels, n_frames)
-
-
-@extensibility.register_shape_function("whisper2max.log_mel")
-def log_mel_shape(samples: Some[Tensor], filters: Some[Tensor], padding: Int64) raises -> IndexList[2]:
-    """[n_mels, (samples + padding) // 160]."""
-    var n_samples = coord_to_index_list(samples.shape().tuple())[0]
-    var n_mels = coord_to_index_list(filters.shape().tuple())[0]
-    return IndexList[2](n_mels, frames_of(n_samples, padding))
-
-
-def frames_of(n_samples: Int, padding: Int64) raises -> Int:
-    """Whole hops in the padded recording: a frame each 10 ms."""
-    if padding < 0:
-        raise Error("log_mel: the padding is ", padding, " samples; it must not be negative")
-    return (n_samples + Int(padding)) // HOP_LENGTH
+        comptime if target == "gpu":
+            ctx.enqueue_function[log_mel_kernel](
+                output_data,
+                samples_data,
+                filters_data,
+                Int64(length),
+                Int32(n_mels),
+                Int64(n_frames),
+                grid_dim=ceildiv(n_frames, FRAMES),
+                block_dim=MEL_THREADS,
+            )
+        else:
+            spectrogram(output_data, samples_data, filters_data, length, n_mels, n_frames)
 
 
 def spectrogram(
     output: Pointer[mut=True, Float32, _],
     samples: Pointer[Float32, _],
     filters: Pointer[Float32, _],
-    n_samples: Int,
     length: Int,
     n_mels: Int,
     n_frames: Int,
@@ -123,19 +110,16 @@ def spectrogram(
 
     Args:
         output: [n_mels, n_frames] floats.
-        samples: `n_samples` floats, 16 kHz.
+        samples: `length` floats, 16 kHz.
         filters: [n_mels, 201] floats.
-        n_samples: Samples of the recording.
-        length: Samples and padding, at least 160.
+        length: Samples, at least 160.
         n_mels: Mel channels.
         n_frames: `length // 160`.
 
     Raises:
         If a power is NaN or too large for float32, as those of NaN or infinite samples are.
     """
-    # a frame beyond this one sees nothing but padding
-    var n_heard = min(n_frames, (n_samples + N_FFT // 2 - 1) // HOP_LENGTH + 1)
-    var n_units = ceildiv(n_heard, FRAMES_PER_UNIT)
+    var n_units = ceildiv(n_frames, FRAMES_PER_UNIT)
     var tables = Tables()
     var bands = non_zero_ranges(filters, n_mels)
     var sums = List[Float32](length=n_units, fill=0)
@@ -147,10 +131,10 @@ def spectrogram(
         var powers = List[Power](length=N_BINS, fill=0)
         var zero_if_finite = Power(0)
         var start = unit * FRAMES_PER_UNIT
-        for frame in range(start, min(start + FRAMES_PER_UNIT, n_heard), LANES):
-            copy_hops(hops.unsafe_ptr(), samples, frame * HOP_LENGTH - N_FFT // 2, n_samples, length)
+        for frame in range(start, min(start + FRAMES_PER_UNIT, n_frames), LANES):
+            copy_hops(hops.unsafe_ptr(), samples, frame * HOP_LENGTH - N_FFT // 2, length)
             transform(powers.unsafe_ptr(), columns.unsafe_ptr(), hops.unsafe_ptr(), tables)
-            var heard = min(LANES, n_heard - frame)
+            var heard = min(LANES, n_frames - frame)
             for mel in range(n_mels):
                 var power = Power(0)
                 for bin in range(bands[2 * mel], bands[2 * mel + 1]):
@@ -174,10 +158,6 @@ def spectrogram(
             raise Error(
                 "log_mel: a sample is NaN or infinite, or too large for float32 powers; samples lie between -1 and 1"
             )
-    var silence = log10(Power(LOWEST_POWER))[0]
-    for mel in range(n_mels):
-        for frame in range(n_heard, n_frames):
-            output.unsafe_offset(mel * n_frames + frame).unsafe_store(silence)
 
 
 struct Tables:
@@ -215,25 +195,21 @@ def non_zero_ranges(filters: Pointer[Float32, _], n_mels: Int) -> List[Int]:
 
 
 def copy_hops(
-    hops: Pointer[mut=True, Float32, _], samples: Pointer[Float32, _], start: Int, n_samples: Int, length: Int
+    hops: Pointer[mut=True, Float32, _], samples: Pointer[Float32, _], start: Int, length: Int
 ):
-    """Sample `start + 160 * hop + j` of the padded and mirrored recording to `hops[j, hop]`.
+    """Sample `start + 160 * hop + j` of the mirrored recording to `hops[j, hop]`.
 
     Args:
         hops: [160, TILE_HOPS] floats.
-        samples: `n_samples` floats, which zeros continue up to `length`; there and at 0 the signal is mirrored.
+        samples: `length` floats.
         start: First sample of the tile's first frame, -200 for the recording's first.
-        n_samples: Samples of the recording.
-        length: Samples and padding, at least 160.
+        length: Samples, at least 160.
     """
-    var inside = start >= 0 and start + TILE_HOPS * HOP_LENGTH <= n_samples
+    var inside = start >= 0 and start + TILE_HOPS * HOP_LENGTH <= length
     for hop in range(TILE_HOPS):
         for j in range(HOP_LENGTH):
             var at = start + hop * HOP_LENGTH + j
-            if not inside:
-                at %= 2 * (length - 1)
-                at = min(at, 2 * (length - 1) - at)
-            var sample = samples.unsafe_offset(at).unsafe_load() if at < n_samples else Float32(0)
+            var sample = samples.unsafe_offset(at).unsafe_load() if inside else sample_at(samples, at, length)
             hops.unsafe_offset(j * TILE_HOPS + hop).unsafe_store(sample)
 
 

@@ -15,14 +15,14 @@ import numpy as np
 from max.driver import Accelerator, Buffer
 from max.engine import Model
 
-from whisper2max.artifact.manifest import GRAPHS_OF, HOST_GRAPHS
+from whisper2max.artifact.manifest import GRAPHS_OF
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFile
 from whisper2max.runtime.choice import Allowed, Choice, choose_each
 from whisper2max.runtime.choice_on_device import Masks, answered
 from whisper2max.runtime.features_graph import FeaturesGraph
-from whisper2max.runtime.graphs import empty_pools, load_graph, require_signatures
+from whisper2max.runtime.graphs import empty_pools, load_graph, placed, require_signatures
 from whisper2max.runtime.protocol import Rows
 from whisper2max.runtime.replay import Replayed
 from whisper2max.runtime.threads import gpu_session, keep_in_children, require_same_process, shared_session, was_forked
@@ -48,15 +48,14 @@ class Engine:
     ):
         self.dims = dims
         self.device = None if gpu is None else Accelerator(gpu)
-        session = host = shared_session(cpu_threads)
+        session = shared_session(cpu_threads) if self.device is None else gpu_session(self.device, cpu_threads)
         self._weights: Mapping[str, np.ndarray | Buffer] = map_weights(files["weights.safetensors"])
         if self.device is not None:
-            session, self._weights = gpu_session(self.device), copied_to(self.device, self._weights)
+            self._weights = copied_to(self.device, self._weights)
         self._lock = threading.RLock()
         keep_in_children(self)
-        self._features = FeaturesGraph(host, files["features.mef"], dims)
-        every = GRAPHS_OF["max" if "choose.mef" in files else "cpu"]
-        names = [name for name in every if name not in HOST_GRAPHS]
+        self._features = FeaturesGraph(session, files["features.mef"], dims, self.device)
+        names = [name for name in GRAPHS_OF["max" if "choose.mef" in files else "cpu"] if name != "features"]
         graphs = {name: load_graph(session, files[f"{name}.mef"], self._weights) for name in names}
         require_signatures({"features": self._features.model, **graphs}, dims)
         self._graphs: dict[str, Model] = graphs
@@ -153,11 +152,8 @@ class Engine:
 
     def placed(self, value: np.ndarray) -> Buffer:
         """An array where the graphs run: the very memory on the CPU, a copy on a GPU."""
-        buffer = Buffer.from_numpy(np.asarray(value, order="C"))
-        if self.device is None:
-            return buffer
         with self._lock:
-            return buffer.to(self.device)
+            return placed(value, self.device)
 
 
 class Session:

@@ -43,6 +43,12 @@ def load_graph(session: InferenceSession, mef: HeldFile, weights: Mapping[str, n
             ) from error
 
 
+def placed(value: np.ndarray, device: Device | None) -> Buffer:
+    """An array where graphs run: the very memory on the CPU, which is None; a copy on a GPU."""
+    buffer = Buffer.from_numpy(np.asarray(value, order="C"))
+    return buffer if device is None else buffer.to(device)
+
+
 def empty_pools(graph: Model, slots: int, audios: int, device: Device | None = None) -> list[Buffer]:
     """Keys and values of self-attention and of the audio, the last four inputs of a graph that decodes.
 
@@ -124,7 +130,7 @@ def _signatures(
     rows = [of_rows, ("int32", (_ANY, dims.n_text_ctx)), of_rows, *caches, *pools]
     return {
         "features": (
-            [("float32", (_ANY,)), ("float32", (dims.n_mels, 201)), ("int64", ())],
+            [("float32", (_ANY,)), ("float32", (dims.n_mels, 201))],
             [("float32", (dims.n_mels, _ANY))],
         ),
         "encoder": ([("float32", (_ANY, dims.n_mels, dims.n_frames))], [states]),

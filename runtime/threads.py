@@ -76,11 +76,11 @@ def _session_of(wanted: int, available: set[int]) -> "InferenceSession":
                 os.sched_setaffinity(int(thread), available)
 
 
-def gpu_session(device: "Device") -> "InferenceSession":
-    """A session on a GPU, beside that of the CPU, which exists already."""
+def gpu_session(device: "Device", cpu_threads: int = 0) -> "InferenceSession":
+    """A session on a GPU, beside that of the CPU, which is made first; as `shared_session`."""
     from max.engine import InferenceSession
 
-    require_same_process()
+    shared_session(cpu_threads)
     return InferenceSession(devices=[device])
 
 

@@ -6,17 +6,16 @@ from pathlib import Path
 import torch
 
 from whisper2max.artifact.artifact import open_artifact
-from whisper2max.artifact.manifest import write_manifest
-from whisper2max.artifact.publication import Publication
-from whisper2max.build.rebuild import link_files
 from whisper2max.build.target import resolve
 from whisper2max.checkpoints import choose_source, recorded_source
 from whisper2max.conversion import silent, versions
 from whisper2max.core.errors import UsageError
 from whisper2max.core.memory import return_large_blocks
 from whisper2max.graph.walker import walk
-from whisper2max.parity.html import REPORTS, write_report
+from whisper2max.parity.graphs import gpu_to_judge_on
+from whisper2max.parity.html import write_report
 from whisper2max.parity.inputs import load_inputs
+from whisper2max.parity.marking import mark_proven
 from whisper2max.parity.proof import prove
 from whisper2max.parity.report import ParityReport
 
@@ -30,12 +29,13 @@ def verify(
     audio: Sequence[str | Path] = (),
     isolated: bool = False,
     report_to: str | Path | None = None,
+    device: str = "cpu",
     say: Callable[[str], None] = silent,
 ) -> ParityReport:
     """Audit the weights of an artifact and judge its graphs again, layer by layer and as they ship.
 
-    An artifact that is not marked verified, because its graphs were rebuilt, becomes so when it passes;
-    otherwise nothing in it is written.
+    An artifact that is not marked verified, because its graphs were rebuilt, or not executed, because they were
+    compiled for a GPU, becomes so when it passes; otherwise nothing in it is written.
 
     Args:
         artifact: the directory.
@@ -45,6 +45,8 @@ def verify(
         audio: files to judge on instead of the sample that comes with the package.
         isolated: feed every block the reference's own inputs too, so that an error is blamed on its maker.
         report_to: a directory for parity.json and parity.html.
+        device: where to judge graphs that were compiled for a GPU: "cuda" or "cuda:NUMBER" there; "cpu" judges their
+            network on this CPU, as convert does.
         say: told about every stage.
 
     Raises:
@@ -54,6 +56,7 @@ def verify(
     if checkpoint is not None and module is not None:
         raise UsageError("give a checkpoint or a module, not both")
     opened = open_artifact(artifact, warn_unverified=False)
+    gpu = gpu_to_judge_on(device, opened)
     if checkpoint is None and module is None:
         source = recorded_source(opened.manifest["source"])
     else:
@@ -65,16 +68,10 @@ def verify(
         raise UsageError(f"the checkpoint has {original.dims}, the artifact {opened.dims}: another model")
     walked = walk(original.module, original.dims)
     target = resolve(opened.target)
-    report = prove(opened.files, original, walked, opened.dtype, target, inputs, versions(), say, isolated)
+    report = prove(opened.files, original, walked, opened.dtype, target, inputs, versions(), say, isolated, gpu=gpu)
     original.require_unchanged()
     opened.files.require_unchanged(reread=True)
     if report_to is not None:
         write_report(Path(report_to), report, inputs)
-    if report.passed and not opened.verified:
-        with Publication(opened.path, force=True) as staging:
-            proven = link_files(opened.files, [name for name in opened.files if name not in REPORTS], staging)
-            write_report(staging, report, inputs)
-            found = {"verified": True, "executed": target.gpu is None, "parity": report.summary()}
-            write_manifest(staging, {**opened.manifest, **found}, proven)
-        say(f"{opened.path} is marked verified")
+    mark_proven(opened, report, inputs, say)
     return report

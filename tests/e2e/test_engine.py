@@ -11,6 +11,7 @@ from whisper2max.graph.passes import PASSES
 from whisper2max.parity.tolerances import EPSILONS, TOLERANCES
 from whisper2max.runtime import recording
 from whisper2max.runtime.audio import Sound, load_audio
+from whisper2max.runtime.features import log_mel
 from whisper2max.runtime.model import Model
 from whisper2max.runtime.recording import Recording
 from whisper2max.samples import SPEECH
@@ -60,6 +61,14 @@ def test_reordered_rows_give_the_logits_of_texts_decoded_alone(load, dtype):
     print(f"{dtype}: {worst:.1e} of the largest logit, of {limit:.1e}")
     assert worst <= limit
     assert compared > 400
+
+
+@pytest.mark.parametrize("padding", [2, 159, 200, 601, 799, 800, 801, 3000, 480_000])
+@pytest.mark.parametrize("size", [0, 1, 2, 150, 159, 160, 199, 200, 201, 400, 12_345, 480_000])
+def test_any_length_and_padding(load, size, padding):
+    samples = np.random.default_rng(size).standard_normal(size, np.float32)
+    got = load("float32").engine.log_mel(samples, padding)
+    np.testing.assert_allclose(got, log_mel(samples, got.shape[0], padding), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("block_frames", [137, 600, 6000])

@@ -12,6 +12,7 @@ from whisper2max.artifact.artifact import UnverifiedArtifactWarning, open_artifa
 from whisper2max.build.rebuild import rebuild
 from whisper2max.build.target import GPUS, resolve
 from whisper2max.core.errors import ArtifactError, UsageError
+from whisper2max.parity.comparison import compare_with
 
 COMMAND = Path(sys.executable).with_name("whisper2max")
 
@@ -45,7 +46,7 @@ def test_what_no_gpu_runs_is_refused_before_anything_is_written(tmp_path, argume
 
 @pytest.mark.parametrize("name", GPUS)
 def test_every_gpu_is_judged_on_this_cpu(name):
-    assert resolve(name).judged.name == "max-cpu" and resolve(name).host.gpu is None
+    assert resolve(name).judged.name == "max-cpu"
 
 
 def test_opening_it_says_that_its_graphs_never_ran(for_a_gpu):
@@ -97,3 +98,23 @@ def test_transcribe_says_why_it_cannot(for_a_gpu, repository, arguments, message
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     *_, last = result.stderr.splitlines()
     assert result.returncode == 2 and last.startswith("error: ") and message in last, result.stderr
+
+
+@pytest.mark.parametrize("how", [[], ["--replay"]])
+def test_it_is_not_judged_on_a_gpu_that_is_not_here(for_a_gpu, how):
+    before = contents(for_a_gpu)
+    command = [COMMAND, "verify", for_a_gpu, *how, "--device", "cuda"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "for sm_90, and there is no NVIDIA driver here" in result.stderr, result.stderr
+    assert contents(for_a_gpu) == before
+
+
+def test_what_is_compiled_for_the_cpu_is_not_judged_on_a_gpu(tmp_path):
+    artifact = write_artifact(tmp_path / "artifact")
+    with pytest.raises(UsageError, match="was compiled for the CPU"):
+        whisper2max.verify(artifact, checkpoint=tmp_path, device="cuda")
+
+
+def test_it_is_compared_with_no_other_artifact(for_a_gpu, tmp_path):
+    with pytest.raises(UsageError, match="was compiled for sm_90; artifacts for CPUs are compared"):
+        compare_with(for_a_gpu, write_artifact(tmp_path / "other"), [], silent)

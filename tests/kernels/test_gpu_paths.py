@@ -15,12 +15,13 @@ from programs import KERNELS, MOJO
 from ptx import Fault, Kernel
 
 from whisper2max.runtime.choice_on_device import Masks, answered
+from whisper2max.runtime.features import mel_filters
 
 TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100a", "gfx942")
 RUN = "sm_90a"
 """The target whose PTX is run."""
 
-THREADS, WARPS, MOST_ROWS, CHOOSERS = 128, 4, 8, 512
+THREADS, WARPS, MOST_ROWS, CHOOSERS, MEL_THREADS, MEL_FRAMES = 128, 4, 8, 512, 256, 8
 HEADS, HEAD_DIM, CONTEXT, FRAMES = 2, 64, 448, 1500
 STATE = HEADS * HEAD_DIM
 LAYER, LAYERS = 1, 2
@@ -48,6 +49,7 @@ def product_name(dtype, result, rows_at_once, activation, adds):
 def names():
     """All kernels as Mojo writes them."""
     yield "choose_kernel"
+    yield "log_mel_kernel"
     for dtype in TOLERANCES:
         yield f"slot_attention_kernel[DType.{dtype}, {HEAD_DIM}, {CONTEXT}]"
         yield f"heard_attention_kernel[DType.{dtype}, {HEAD_DIM}, {FRAMES}]"
@@ -60,6 +62,7 @@ def names():
 
 IMPORTS = """
 from kernels.choose import choose_kernel
+from kernels.log_mel_blocks import log_mel_kernel
 from kernels.row_attention import heard_attention_kernel, slot_attention_kernel, store_kernel
 from kernels.row_norm import norm_kernel
 from kernels.row_product import product_kernel
@@ -124,6 +127,42 @@ def test_choose_answers_as_arrays_do(kernel):
     with pytest.raises(Fault, match="of argument 1, outside of its"):
         short = [answers[:1], logits[0][:-1].copy(), asked[:1], masks.masks[:1], np.int32(N_VOCAB)]
         choose.run(1, CHOOSERS, short)
+
+
+def powers_longhand(samples: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    """Decades of mel power of a whole recording, by numpy's transform in float64."""
+    signal = np.pad(samples, 200, mode="reflect").astype(np.float64)
+    frames = np.stack([signal[start : start + 400] for start in range(0, samples.size - 159, 160)])
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    return np.log10(np.maximum(filters.astype(np.float64) @ np.abs(np.fft.rfft(frames * hann)).T ** 2, 1e-10))
+
+
+@pytest.mark.parametrize("size", [160, 200, 1290, 1999, 3600])
+@pytest.mark.parametrize("n_mels", [80, 128])
+def test_log_mel(size, n_mels, kernel):
+    """Any length; a loud tone beside quiet noise, whose decades float32 would get wrong by 1e-5 and more."""
+    rng, at = np.random.default_rng(size), np.arange(size)
+    samples = (2e-3 * rng.standard_normal(size) + 0.9 * np.sin(2 * np.pi * 440.3 / 16000 * at)).astype(np.float32)
+    filters, n_frames = mel_filters(n_mels).copy(), size // 160
+    output, log_mel = np.full((n_mels, n_frames), np.nan, np.float32), kernel("log_mel_kernel")
+    arguments = [output, samples, filters, np.int64(size), np.int32(n_mels), np.int64(n_frames)]
+    log_mel.run(-(-n_frames // MEL_FRAMES), MEL_THREADS, arguments)
+    np.testing.assert_allclose(output, powers_longhand(samples, filters), rtol=0, atol=4e-6)
+    shorter = {0: output[:-1].copy(), 1: samples[:-200].copy(), 2: filters[:-1].copy()}
+    for number, argument in shorter.items():
+        short = [argument if i == number else each for i, each in enumerate(arguments)]
+        with pytest.raises(Fault, match=f"of argument {number}, outside of its"):
+            log_mel.run(-(-n_frames // MEL_FRAMES), MEL_THREADS, short)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e25])
+def test_log_mel_of_samples_that_have_no_power_is_no_number(value, kernel):
+    samples, output = np.zeros(3200, np.float32), np.zeros((80, 20), np.float32)
+    samples[1600] = value
+    arguments = [output, samples, mel_filters(80).copy(), np.int64(3200), np.int32(80), np.int64(20)]
+    kernel("log_mel_kernel").run(3, MEL_THREADS, arguments)
+    assert np.isnan(output[:, 10]).all()
+    assert (output[:, [*range(8), *range(13, 20)]] == -10).all()
 
 
 def stored(values: np.ndarray, dtype: str) -> np.ndarray:

@@ -51,7 +51,7 @@ def test_it_decodes_as_the_network_on_packed_weights(on_the_cpu, small_artifact)
 
 def test_the_decoder_compiles_for_a_gpu_that_is_not_here():
     source = Source.generated(emit(packed_spec(DIMS, "bfloat16", "max")))
-    compiled = compile_tapped(source, {"step": (), "choose": ()}, resolve("sm_90"), print)
+    compiled = compile_tapped(source, {"features": (), "step": (), "choose": ()}, resolve("sm_90"), print)
     for name, mef in compiled.items():
         assert b"sm_90" in mef.read(64 << 20), f"{name} holds no code for it"
 

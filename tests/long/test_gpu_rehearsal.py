@@ -23,10 +23,12 @@ import json, sys
 import numpy as np
 from max.driver import Accelerator, Buffer
 from rehearsal import mark
+from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import ArtifactError
 from whisper2max.core.held import HeldFile
 from whisper2max.runtime.choice import Allowed
 from whisper2max.runtime.choice_on_device import Masks
+from whisper2max.runtime.features_graph import FeaturesGraph
 from whisper2max.runtime.graphs import empty_pools, load_graph
 from whisper2max.runtime.protocol import Rows
 from whisper2max.runtime.replay import Replayed
@@ -34,7 +36,7 @@ from whisper2max.runtime.threads import gpu_session, shared_session
 from whisper2max.runtime.weights import copied_to
 
 asked = json.loads(sys.argv[1])
-rows = asked["rows"]
+rows, dims = asked["rows"], ModelDimensions(**asked["dims"])
 device = Accelerator(0)
 shared_session()
 session = gpu_session(device)
@@ -43,7 +45,7 @@ stored = {name: np.zeros(shape, dtypes[dtype]) for name, (dtype, shape) in asked
 weights = copied_to(device, stored)
 step, choose = (load_graph(session, HeldFile(asked[name], ArtifactError), weights) for name in ("step", "choose"))
 pools = empty_pools(step, rows, rows, device)
-masks = Masks(asked["n_vocab"])
+masks = Masks(dims.n_vocab)
 numbers = masks.asked([Allowed(np.arange(5))] * rows)
 
 
@@ -54,6 +56,12 @@ def placed(array):
 masks_there = placed(masks.masks)
 
 
+features = FeaturesGraph(session, HeldFile(asked["features"], ArtifactError), dims, device)
+for number in range(2):
+    mark(f"features {number}")
+    print(*features.powers(np.zeros(16_000, np.float32), padding=480_000).shape)
+
+
 def executed(*inputs):
     return step.execute(*map(placed, inputs), *pools)
 
@@ -61,7 +69,7 @@ def executed(*inputs):
 for way, run in (("executed", executed), ("recorded", Replayed(step, pools, placed))):
     for number in range(3):
         mark(f"{way} {number}")
-        at = Rows.apart([number] * rows, list(range(rows)), asked["n_text_ctx"])
+        at = Rows.apart([number] * rows, list(range(rows)), dims.n_text_ctx)
         (logits,) = run(np.full(rows, 7, np.int64), at.positions, at.slots, at.audios)
         (chosen,) = choose.execute(logits, placed(numbers), masks_there)
         chosen.to_numpy()
@@ -170,9 +178,10 @@ def driver(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compiled():
-    """The small step and choose for an H100, and what weights they take."""
+    """The small features, step and choose for an H100, and what weights they take."""
     spec = packed_spec(DIMS, "bfloat16", "max")
-    graphs = compile_tapped(Source.generated(emit(spec)), {"step": (), "choose": ()}, resolve("sm_90"), print)
+    names = {"features": (), "step": (), "choose": ()}
+    graphs = compile_tapped(Source.generated(emit(spec)), names, resolve("sm_90"), print)
     return {name: str(mef.path) for name, mef in graphs.items()}, spec.stored()
 
 
@@ -219,9 +228,13 @@ def test_the_driver_refuses_what_a_device_would(driver, compiled, tmp_path):
 
 def test_a_step_of_eight_rows(driver, compiled, tmp_path):
     graphs, stored = compiled
-    asked = {"rows": ROWS, "n_text_ctx": DIMS.n_text_ctx, "n_vocab": DIMS.n_vocab, "stored": stored, **graphs}
+    asked = {"rows": ROWS, "dims": DIMS.to_dict(), "stored": stored, **graphs}
     rehearsal = rehearse(STEPS, driver, tmp_path / "log", json.dumps(asked))
-    assert rehearsal.output.split() == [str(ROWS), "4"]
+    assert rehearsal.output.split() == ["80", "3100"] * 2 + [str(ROWS), "4"]
+    features = rehearsal.parts.pop("features 1")
+    print(f"features: {shown(features)}")
+    assert count(features, "launch") == count(features, "copy HtoD") == count(features, "copy DtoH") == 1
+    assert size(features, "copy HtoD") == 4 * 16_000 and not [each for each in features if each.kind.startswith("bad")]
     parts = {name: part for name, part in rehearsal.parts.items() if name[-1].isdigit()}
     for name, part in parts.items():
         print(f"{name}: {shown(part)}")

@@ -4,6 +4,8 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import pytest
 from small_models import VARIANTS, transformers_module
@@ -36,6 +38,7 @@ class Mutation:
     replacement: str
     path: str
     place: str
+    target: str = "native"
 
 
 MUTATIONS = {
@@ -137,6 +140,104 @@ MUTATIONS = {
         ATTENTION_TO_TOKENS,
         "step of 3 rows, reordered, row 1 at 224",
     ),
+    # the network of the GPUs, whose kernels extend and step share
+    "max: two layers swapped": Mutation(
+        "encoder",
+        "model.py",
+        'x = encoder_block(x, f"encoder.blocks.{layer}")',
+        'x = encoder_block(x, f"encoder.blocks.{N_AUDIO_LAYER - 1 - layer}")',
+        "encoder.blocks.0.attn_ln",
+        "encoder",
+        "max-cpu",
+    ),
+    "max: a dropped scale": Mutation(
+        "encoder",
+        "model.py",
+        "(query @ ops.transpose(key, 2, 3)) * head_dim**-0.5)",
+        "(query @ ops.transpose(key, 2, 3)))",
+        "encoder.blocks.0.attn.qkv_attention",
+        "encoder",
+        "max-cpu",
+    ),
+    "max: a global wrong epsilon": Mutation(
+        "encoder",
+        "kernels/row_norm.mojo",
+        "comptime epsilon = eps.cast[DType.float32]()",
+        "comptime epsilon = 10 * eps.cast[DType.float32]()",
+        "encoder.blocks.0.attn_ln",
+        "encoder",
+        "max-cpu",
+    ),
+    "max: the stem one frame late": Mutation(
+        "encoder",
+        "model.py",
+        "padded[:, i : i + n * stride]",
+        "padded[:, max(i - 1, 0) : max(i - 1, 0) + n * stride]",
+        "encoder.conv1.gelu",
+        "encoder",
+        "max-cpu",
+    ),
+    "max: audio stored in another layer": Mutation(
+        "audio",
+        "model.py",
+        'place, parameters = Graph.current.place, {"layer": layer}',
+        'place, parameters = Graph.current.place, {"layer": N_TEXT_LAYER - 1 - layer}',
+        "decoder.blocks.0.cross_attn.qkv_attention",
+        "extend of 1 row",
+        "max-cpu",
+    ),
+    "max: no causal mask": Mutation(
+        "extend",
+        "kernels/row_attention.mojo",
+        """                    3 * state,
+                    position + token + 1,
+                )
+
+    share_range""",
+        """                    3 * state,
+                    position + length,
+                )
+
+    share_range""",
+        ATTENTION_TO_TOKENS,
+        "extend of 1 row",
+        "max-cpu",
+    ),
+    "max: a bias of joined projections": Mutation(
+        "extend",
+        "model.py",
+        "n_in, len(children) * n_out)",
+        "n_in, len(children) * n_out) + 0.01",
+        "decoder.blocks.0.attn.query",
+        "extend of 1 row",
+        "max-cpu",
+    ),
+    "max: a step past position 200": Mutation(
+        "step",
+        "kernels/row_attention.mojo",
+        """                    3 * state,
+                    position + token + 1,
+                )
+
+    share_range""",
+        """                    3 * state,
+                    min(position + token + 1, 200),
+                )
+
+    share_range""",
+        ATTENTION_TO_TOKENS,
+        "step of 1 row at 224",
+        "max-cpu",
+    ),
+    "max: a reordered row that reads the wrong slot": Mutation(
+        "step",
+        "kernels/row_attention.mojo",
+        "Int(slots.unsafe_offset(position).unsafe_load()) * slot_stride",
+        "Int(max(slots.unsafe_offset(position).unsafe_load(), 1)) * slot_stride",
+        ATTENTION_TO_TOKENS,
+        "step of 3 rows, reordered, row 1 at 224",
+        "max-cpu",
+    ),
 }
 
 # One for encoder and extend, and what only the shipped step shows; the others take minutes of compilation.
@@ -146,8 +247,14 @@ FEW = (
     "the fused step alone",
     "a step past position 200",
     "a reordered row that reads the wrong slot",
+    "max: two layers swapped",
+    "max: no causal mask",
 )
 CASES = [pytest.param(mutation, marks=() if mutation in FEW else pytest.mark.exhaustive) for mutation in MUTATIONS]
+
+
+def held(directory: Path) -> HeldFiles:
+    return HeldFiles(directory, scan(directory)[0], ArtifactError)
 
 
 @pytest.fixture(scope="module")
@@ -157,30 +264,39 @@ def module():
 
 @pytest.fixture(scope="module")
 def artifact(module, tmp_path_factory):
-    return whisper2max.convert(module=module, output=tmp_path_factory.mktemp("small") / "artifact")
+    """artifact(target) -> the small model, right."""
+
+    @cache
+    def converted(target: str):
+        output = tmp_path_factory.mktemp("small") / "artifact"
+        return whisper2max.convert(module=module, target=target, output=output)
+
+    return converted
 
 
 @pytest.fixture(scope="module")
 def mutated(request, artifact, tmp_path_factory):
     """For every mutation that is asked for: a directory that ships it, and the graph with its values as outputs."""
-    asked = {item.callspec.params.get("mutation") for item in request.session.items if item.module is request.module}
-    paths = graph_taps(artifact.spec)
+    items = [item for item in request.session.items if item.module is request.module and hasattr(item, "callspec")]
+    asked = {item.callspec.params["mutation"] for item in items}
+    right = {MUTATIONS[mutation].target: artifact(MUTATIONS[mutation].target) for mutation in asked}
 
     def make(mutation: str):
         change = MUTATIONS[mutation]
+        paths = graph_taps(right[change.target].spec)
         directory = tmp_path_factory.mktemp("mutated") / "artifact"
-        shutil.copytree(artifact.path, directory)
+        shutil.copytree(right[change.target].path, directory)
         source = (directory / change.file).read_text()
         assert source.count(change.text) == 1, mutation
         (directory / change.file).write_text(source.replace(change.text, change.replacement))
-        changed = Source.of(HeldFiles(directory, scan(directory)[0], ArtifactError))
+        changed = Source.of(held(directory))
         shipped, tapped = (
-            compile_tapped(changed, {change.graph: taps}, resolve("native"), print)[change.graph]
+            compile_tapped(changed, {change.graph: taps}, resolve(change.target), print)[change.graph]
             for taps in ((), paths[change.graph])
         )
         (directory / f"{change.graph}.mef").unlink()
         shipped.copy_to(directory / f"{change.graph}.mef")
-        return HeldFiles(directory, scan(directory)[0], ArtifactError), tapped
+        return held(directory), tapped
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return dict(zip(sorted(asked), pool.map(make, sorted(asked)), strict=True))
@@ -191,20 +307,24 @@ def judged(artifact, module, mutated, monkeypatch):
     """Compares what is shipped under a mutation with the module, and values that are computed under it or not."""
 
     def judge(mutation: str, values_mutated: bool = True) -> ParityReport:
-        files, tapped = mutated[mutation]
+        (files, tapped), change = mutated[mutation], MUTATIONS[mutation]
 
         def compile_these(source, *arguments):
-            compiled = compile_tapped(Source.of(artifact.files), *arguments)
-            return {**compiled, MUTATIONS[mutation].graph: tapped} if values_mutated else compiled
+            compiled = compile_tapped(Source.of(artifact(change.target).files), *arguments)
+            return {**compiled, change.graph: tapped} if values_mutated else compiled
 
         monkeypatch.setattr(graphs, "compile_tapped", compile_these)
-        source = from_module(module)
-        walked = walk(source.module, source.dims)
-        report = prove(files, source, walked, "float32", resolve("native"), load_inputs([]), versions(), print)
+        report = proof_of(files, module, change.target)
         print(f"{mutation}: {report.explanation()}")
         return report
 
     return judge
+
+
+def proof_of(files: HeldFiles, module, target: str) -> ParityReport:
+    source = from_module(module)
+    walked = walk(source.module, source.dims)
+    return prove(files, source, walked, "float32", resolve(target), load_inputs([]), versions(), print)
 
 
 @pytest.mark.parametrize("mutation", CASES)
@@ -228,3 +348,20 @@ def test_a_wrong_program_that_ships_beside_right_values_is_another_program(judge
     other = [each.place for each in report.found.same_bits if each.different]
     assert other[0] == "step of 1 row at 224" and not any("at 4" in place.split() for place in other)
     assert "The shipped step of 1 row at 224 is not the graph whose values were compared" in report.explanation()
+
+
+def test_a_wrong_choice_of_the_token_is_caught(artifact, module, tmp_path):
+    """No value is wrong then: the tokens are, of rows that go on by themselves."""
+    directory = tmp_path / "artifact"
+    shutil.copytree(artifact("max-cpu").path, directory)
+    file = directory / "kernels" / "choose.mojo"
+    others, of_cpu = file.read_text().split("def choose_on_cpu")
+    text = "others.take(score, id)"
+    assert of_cpu.count(text) == 1
+    file.write_text(f"{others}def choose_on_cpu{of_cpu.replace(text, 'others.take(-abs(score), id)')}")
+    wrong = compile_tapped(Source.of(held(directory)), {"choose": ()}, resolve("max-cpu"), print)["choose"]
+    (directory / "choose.mef").unlink()
+    wrong.copy_to(directory / "choose.mef")
+    report = proof_of(held(directory), module, "max-cpu")
+    assert not report.passed and report.first_divergent is None
+    assert {row.kind for row in report.tokens if row.first_different is not None} == {"free"}

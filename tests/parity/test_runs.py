@@ -53,12 +53,18 @@ class Remembering:
     def step(self, tokens, rows):
         return self.extend(tokens[:, None], rows, np.zeros((len(tokens), 1), np.int64))
 
+    def most_probable(self, logits):
+        return logits.argmax(-1).tolist()
+
 
 @dataclass
 class RememberingGraphs:
     build: str = "tapped"
     dims: ModelDimensions = DIMS
     opened: list[Remembering] = field(default_factory=list)
+
+    def states(self, values):
+        return Buffer.from_numpy(values)
 
     def decoder(self, slots, audios):
         self.opened.append(Remembering())

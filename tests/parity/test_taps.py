@@ -1,6 +1,10 @@
 """The values to compare follow from the spec alone."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from small_models import VARIANTS, packed_spec
@@ -12,8 +16,28 @@ from whisper2max.parity.taps import block_taps, data_paths, graph_taps, taps_of
 
 OF_ATTENTION = ["attn_ln", "attn.query", "attn.key", "attn.value", "attn.qkv_attention", "attn.residual"]
 OF_MLP = ["mlp_ln", "mlp.1"]
+SIDES = ("encoder", "decoder")
 CROSSED = [f"cross_{each}" for each in OF_ATTENTION]
 OF_AUDIO = ["cross_attn.key", "cross_attn.value"]
+
+
+@pytest.fixture(autouse=True)
+def variables_for_children():
+    """Importing max.nn sets variables of Python, past os.environ: a child would be one of another environment."""
+    yield
+    for name in ("PYTHONEXECUTABLE", "PYTHONPATH", "MOJO_PYTHON_LIBRARY"):
+        os.unsetenv(name)
+        if name in os.environ:
+            os.putenv(name, os.environ[name])
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory, repository):
+    """Parsed once: a builder takes four seconds for it."""
+    parsed = tmp_path_factory.mktemp("parsed") / "kernels.mojoc"
+    mojo = Path(sys.executable).with_name("mojo")
+    subprocess.run([mojo, "precompile", repository / "kernels", "-o", parsed], check=True, capture_output=True)
+    return parsed
 
 
 def spec(variant: str, dtype: str = "float32", backend: str = "cpu") -> GraphSpec:
@@ -77,21 +101,18 @@ def test_every_kernel_that_is_named_is_one_of_ours(repository):
 
 
 @pytest.mark.parametrize(("dtype", "backend"), [*((dtype, "cpu") for dtype in DTYPES), ("bfloat16", "max")])
-def test_the_generated_builders_offer_exactly_these_values(tmp_path, repository, dtype, backend):
+def test_the_generated_builders_offer_exactly_these_values(tmp_path, kernels, dtype, backend):
     described = spec("turbo_unequal_depth", dtype, backend)
     on_device = {"device": "cpu"} if backend == "max" else {}
     (tmp_path / "model.py").write_text(emit(described))
     model = load_source(tmp_path / "model.py")
     expected = {**graph_taps(described), **{f"{side}_block": list(block_taps(described, side)) for side in SIDES}}
     for name, paths in expected.items():
-        graph = model.BUILDERS[name](kernels=repository / "kernels", taps=paths, **on_device)
+        graph = model.BUILDERS[name](kernels=kernels, taps=paths, **on_device)
         others = set(graph.values) - set(paths)
         # a tensor that no module of a torch tree has
         assert others == ({"encoder.conv2.gelu"} if name == "encoder" else set()), name
         assert len(graph.output_types) == len(paths) + (name != "audio")
-
-
-SIDES = ("encoder", "decoder")
 
 
 def test_the_network_of_the_gpus_has_the_same_values_and_none_in_a_fused_step():
@@ -104,11 +125,11 @@ def test_the_network_of_the_gpus_has_the_same_values_and_none_in_a_fused_step():
     assert theirs["audio"]["decoder.blocks.0.cross_attn.key"].kernel == "matmul"
 
 
-def test_a_builder_refuses_a_value_that_it_does_not_have(tmp_path, repository):
+def test_a_builder_refuses_a_value_that_it_does_not_have(tmp_path, kernels):
     (tmp_path / "model.py").write_text(emit(spec("english_80_mels")))
     model = load_source(tmp_path / "model.py")
     with pytest.raises(ValueError, match=re.escape("no value of graph encoder is called encoder.blocks.1")):
-        model.BUILDERS["encoder"](kernels=repository / "kernels", taps=["encoder.blocks.1"])
+        model.BUILDERS["encoder"](kernels=kernels, taps=["encoder.blocks.1"])
 
 
 def test_values_of_all_graphs_have_one_order():

@@ -26,8 +26,6 @@ GRAPHS = ("features", "encoder", "audio", "extend", "step")
 """The compiled graphs that ship, as NAME.mef."""
 GRAPHS_OF = {"cpu": GRAPHS, "max": (*GRAPHS, "choose")}
 """The same by backend: where logits stay on a device, the choice of the token is a graph too."""
-HOST_GRAPHS = ("features",)
-"""Those that run on the CPU, whatever the target."""
 REQUIRED = (
     "model.py",
     "graph.txt",

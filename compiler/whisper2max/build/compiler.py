@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import whisper2max.kernels
-from whisper2max.artifact.manifest import GRAPHS_OF, HOST_GRAPHS
+from whisper2max.artifact.manifest import GRAPHS_OF
 from whisper2max.build.cache import GraphCache
 from whisper2max.build.reached import kernels_of, reached, texts_of
 from whisper2max.build.target import NATIVE, Target
@@ -168,7 +168,7 @@ def _compiled(
     source: Source, name: str, taps: Sequence[str], target: Target, say: Callable[[str], None]
 ) -> HeldFile:
     """One compiled graph in the cache, compiled now if it is not there."""
-    source, target = source.reached(name), target.host if name in HOST_GRAPHS else target
+    source = source.reached(name)
     key = source.key(target, taps)
     label = f"graph {name} with its values tapped" if taps else f"graph {name}"
     label += f" for {target.name}" if target.name != NATIVE else ""

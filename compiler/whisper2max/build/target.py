@@ -1,7 +1,7 @@
 """What graphs are compiled for: a CPU, as the features that their code may use, or a GPU, as its architecture."""
 
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from whisper2max.core.cpu import X86_64_LEVELS, cpu_features, native_cpu_features
 from whisper2max.core.errors import UsageError
@@ -75,11 +75,6 @@ class Target:
     def device(self) -> str:
         """The device that builders of the backend are given by name; empty where they take none."""
         return "gpu" if self.gpu else "cpu" if self.backend == "max" else ""
-
-    @property
-    def host(self) -> "Target":
-        """The CPU beside the GPU, for what runs there; this target itself if it is a CPU."""
-        return replace(self, gpu=None)
 
     @property
     def judged(self) -> "Target":

@@ -137,6 +137,12 @@ def verify(
     against: Annotated[
         Path | None, typer.Option("--against", help="Compare with this artifact instead; torch is not needed.")
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", help="cuda or cuda:NUMBER judges graphs for a GPU there; cpu judges their network on this CPU."
+        ),
+    ] = "cpu",
     report_to: Annotated[
         Path | None, typer.Option("--report", help="Write parity.json and parity.html to this directory.")
     ] = None,
@@ -148,31 +154,37 @@ def verify(
     useless = [name for name, value in of_torch.items() if value] if chosen else []
     if replay and audio:
         useless.append("--audio")
+    if against is not None and device != "cpu":
+        useless.append("--device")
     if len(chosen) > 1 or useless:
         raise UsageError(f"{' and '.join([*chosen, *useless])} do not go together")
     require_room_for_max()
     if report_to is not None:
         require_writable(report_to, "--report")
     if chosen:
-        report = _compare_without_torch(artifact, against, audio, report_to)
+        report = _compare_without_torch(artifact, against, audio, report_to, device)
     else:
         _need("torch", "transformers", "jinja2")
         from whisper2max.verification import verify as run
 
         options = {"checkpoint": checkpoint, "tokenizer": tokenizer, "audio": audio, "isolated": isolated}
-        report = run(artifact, **options, report_to=report_to, say=say)
+        report = run(artifact, **options, report_to=report_to, device=device, say=say)
     _print_parity(report.summary())
     if not report.passed:
         say(report.explanation(), keep="\n")
         raise typer.Exit(1)
 
 
-def _compare_without_torch(artifact: Path, against: Path | None, audio: list[Path], report_to: Path | None):
+def _compare_without_torch(
+    artifact: Path, against: Path | None, audio: list[Path], report_to: Path | None, device: str
+):
     from whisper2max.parity.comparison import compare_with, replay_artifact
     from whisper2max.parity.inputs import load_inputs
 
     if against is None:
-        report, inputs = replay_artifact(artifact, say)
+        if device != "cpu":
+            _need("jinja2")  # for the report of an artifact that is marked executed
+        report, inputs = replay_artifact(artifact, say, device)
     else:
         inputs = load_inputs(audio)
         report = compare_with(artifact, against, inputs, say)

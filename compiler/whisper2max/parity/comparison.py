@@ -22,7 +22,7 @@ from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFile
 from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.figures import Place, Row, compare
-from whisper2max.parity.graphs import Graphs, ShippedGraphs, TappedGraphs
+from whisper2max.parity.graphs import Graphs, ShippedGraphs, TappedGraphs, gpu_to_judge_on
 from whisper2max.parity.inputs import Transcript, Window, describe, greedy_limit, prompt_of, window_of
 from whisper2max.parity.kept import KeptReference
 from whisper2max.parity.report import Findings, Input, ParityReport, SameBits, TokenRow, data_order
@@ -135,15 +135,19 @@ def _token_rows(
         yield TokenRow(name, kind, len(transcript.greedy), equal, different)
 
 
-def replay_artifact(artifact: str | Path, say: Say) -> tuple[ParityReport, list[tuple[str, np.ndarray]]]:
+def replay_artifact(
+    artifact: str | Path, say: Say, device: str = "cpu"
+) -> tuple[ParityReport, list[tuple[str, np.ndarray]]]:
     """Ask whether an artifact still computes what it was proved to compute, on this machine.
 
-    The graphs that ship are compared with what was kept. Where they differ, those that give all their values are run
-    too, compiled first if need be, so that the report names the first value that moved.
+    The graphs that ship are compared with what was kept. Where they differ, or never ran before, those that give all
+    their values are run too, compiled first if need be, so that the report names the first value that moved. An
+    artifact for a GPU that passes there is marked executed.
 
     Args:
         artifact: made with --keep-reference.
         say: told about every stage.
+        device: where to judge graphs that were compiled for a GPU, as for `verify`.
 
     Returns:
         The report, and name and log-mel spectrogram float32 [n_mels, 3000] of every input.
@@ -152,13 +156,31 @@ def replay_artifact(artifact: str | Path, say: Say) -> tuple[ParityReport, list[
         Whisper2MaxError: the artifact cannot be used, or keeps no reference.
     """
     opened = open_artifact(artifact, warn_unverified=False)
+    gpu, target = gpu_to_judge_on(device, opened), resolve(opened.target)
     kept = KeptReference.of(opened)
-    shipped, limits = ShippedGraphs(Engine(opened.files, opened.dims)), TOLERANCES[opened.dtype]
-    found = compare_windows([shipped], kept, opened.spec, opened.tokenizer, limits)
-    if not all(row.passed for row in found.rows):
-        tapped = TappedGraphs(opened.files, opened.spec, resolve(opened.target), say)
-        found = compare_windows([shipped, tapped], kept, opened.spec, opened.tokenizer, limits)
-    return _report([opened], opened.dtype, f"{kept.judge}, kept with the artifact", found), kept.spectrograms()
+    ships = target.gpu is None or gpu is not None
+    to_finish = ships and not opened.executed and opened.verified
+
+    def compared(graphs: Sequence[Graphs]) -> Findings:
+        return compare_windows(graphs, kept, opened.spec, opened.tokenizer, TOLERANCES[opened.dtype])
+
+    def tapped() -> TappedGraphs:
+        return TappedGraphs(opened.files, opened.spec, target if ships else target.judged, say, gpu)
+
+    if ships:
+        shipped = ShippedGraphs(Engine(opened.files, opened.dims, gpu=gpu))
+        found = compared([shipped])
+        if to_finish or not all(row.passed for row in found.rows):
+            found = compared([shipped, tapped()])
+    else:
+        found = compared([tapped()])
+    not_executed = "" if ships else target.name
+    report = _report([opened], opened.dtype, f"{kept.judge}, kept with the artifact", found, not_executed)
+    if to_finish:
+        from whisper2max.parity.marking import mark_proven  # which needs jinja2
+
+        mark_proven(opened, report, kept.spectrograms(), say)
+    return report, kept.spectrograms()
 
 
 def compare_with(
@@ -176,6 +198,9 @@ def compare_with(
         Whisper2MaxError: one of them cannot be used, or they are not the same network.
     """
     ours, theirs = (open_artifact(path, warn_unverified=False) for path in (artifact, other))
+    for each in (ours, theirs):
+        if resolve(each.target).gpu is not None:
+            raise UsageError(f"{each.path} was compiled for {each.target}; artifacts for CPUs are compared with others")
     if ours.dims != theirs.dims:
         raise UsageError(f"{ours.path} has {ours.dims}, {theirs.path} has {theirs.dims}: not the same network")
     tapped = [TappedGraphs(each.files, each.spec, resolve(each.target), say) for each in (ours, theirs)]
@@ -276,7 +301,9 @@ class OtherArtifact:
         ]
 
 
-def _report(opened: Sequence[Artifact], dtype: str, reference: str, found: Findings) -> ParityReport:
+def _report(
+    opened: Sequence[Artifact], dtype: str, reference: str, found: Findings, not_executed: str = ""
+) -> ParityReport:
     for artifact in opened:
         artifact.files.require_unchanged(reread=True)
     return ParityReport(
@@ -287,4 +314,5 @@ def _report(opened: Sequence[Artifact], dtype: str, reference: str, found: Findi
         weights=None,
         environment=environment({**compiler_versions(), "whisper2max": whisper2max.__version__}),
         hashes=hashes(opened[0].files),
+        not_executed=not_executed,
     )

@@ -43,6 +43,7 @@ def prove(
     say: Callable[[str], None],
     isolated: bool = False,
     keep_to: Path | None = None,
+    gpu: int | None = None,
 ) -> ParityReport:
     """Audit the weights and compare the graphs with the module they came from.
 
@@ -52,13 +53,14 @@ def prove(
         source: the checkpoint.
         walked: what the walk of its module found.
         dtype: of the artifact.
-        target: what its graphs were compiled for; those with their values as outputs are too, or, where that is a
-            GPU, the same network for this CPU, which is judged alone.
+        target: what its graphs were compiled for. Those with their values as outputs are too; or, where that is a GPU
+            which is not used, the same network for this CPU, which is judged alone.
         inputs: names and float32 samples at 16 kHz.
         versions: of everything that had a part, for the record.
         say: told about every stage.
         isolated: compare every block on the reference's own inputs too.
         keep_to: a directory to write reference.safetensors to, for a replay.
+        gpu: number of the GPU to judge the graphs on, if they were compiled for one; None for this CPU.
 
     Raises:
         ParityError: graph.txt has other attributes than the module, such as the epsilon of a norm;
@@ -66,16 +68,17 @@ def prove(
     """
     spec = _required_spec(files, walked, dtype, target.backend)
     weights = audit(files["weights.safetensors"], dtype, _Arrays(walked), walked.source_paths, target.backend)
-    tapped = TappedGraphs(files, spec, target.judged, say)
-    blocks = BlockGraphs(files, spec, target.judged, say) if isolated else None
-    ships = target.judged == target
+    ships = target.gpu is None or gpu is not None
+    judged = target if ships else target.judged
+    tapped = TappedGraphs(files, spec, judged, say, gpu)
+    blocks = BlockGraphs(files, spec, judged, say, gpu) if isolated else None
     graphs = "the compiled graphs" if ships else f"the network, compiled for this CPU instead of {target.name},"
     say(f"comparing {graphs} with PyTorch, layer by layer{' and as they ship' if ships else ''}")
     judge, witness = judge_of(source.module, walked), Reference(source.module, walked)
     tokenizer = Tokenizer.from_json(source.tokenizer_json, source.dims.n_vocab)
     keeper = Keeper() if keep_to else None
     standard = PyTorch(judge, witness, spec, tokenizer, inputs, blocks, keeper)
-    shipped = [ShippedGraphs(Engine(files, source.dims))] if ships else []
+    shipped = [ShippedGraphs(Engine(files, source.dims, gpu=gpu))] if ships else []
     found = compare_windows([*shipped, tapped], standard, spec, tokenizer, TOLERANCES[dtype])
     if keeper is not None:
         keeper.write(keep_to, judge.description)

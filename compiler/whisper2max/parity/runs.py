@@ -140,7 +140,7 @@ def run_decoder(graphs: Graphs, states: Buffer, input: str, transcript: Transcri
     decoder = graphs.decoder(_SLOTS, 1 + max(_AUDIOS.values()))
     heard = states.to_numpy()
     for sequence, case in ((MAIN, None), (HALF, "half the frames, twice")):
-        values = decoder.project(Buffer.from_numpy(states_of(sequence, heard)), _AUDIOS[sequence])
+        values = decoder.project(graphs.states(states_of(sequence, heard)), _AUDIOS[sequence])
         yield Run(Place(graphs.build, "audio", input, case), sequence, values)
     tokens = tokens_of(transcript)
     for call in calls(transcript):
@@ -178,6 +178,10 @@ class Alone:
         self.logits = self._decoder.extend(np.array([prompt], np.int64), self._rows(), picked)[LOGITS][:, 0]
         self._position += len(prompt)
 
+    def most_probable(self) -> int:
+        """The token that follows, as the graphs choose it."""
+        return self._decoder.most_probable(self.logits)[0]
+
     def feed(self, token: int) -> None:
         """One more token."""
         self.logits = self._decoder.step(np.array([token], np.int64), self._rows())[LOGITS][:, 0]
@@ -203,10 +207,10 @@ def run_token_by_token(graphs: Graphs, states: Buffer, input: str, transcript: T
 def greedy_tokens(graphs: Graphs, states: Buffer, prompt: list[int], limit: int, eot: int) -> list[int]:
     """Most probable tokens after `prompt`, free-running, at most `limit`, up to and including `eot`."""
     alone = Alone(graphs, states, prompt)
-    tokens = [int(alone.logits[0].argmax())]
+    tokens = [alone.most_probable()]
     while len(tokens) < limit and tokens[-1] != eot:
         alone.feed(tokens[-1])
-        tokens.append(int(alone.logits[0].argmax()))
+        tokens.append(alone.most_probable())
     return tokens
 
 
