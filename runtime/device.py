@@ -6,8 +6,8 @@ one sentence instead of what MAX says from deep inside.
 
 import ctypes
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from whisper2max.core.errors import UsageError
 
@@ -23,12 +23,24 @@ _NO_DEVICE = 100
 _COMPUTE_CAPABILITY = 75, 76  # of CUdevice_attribute
 
 
-def gpu_number(device: str, target: Mapping[str, Any], weights: int, name: object) -> int | None:
-    """The number of the GPU that an artifact is to run on; None for the CPU.
+class Place(NamedTuple):
+    """Where an artifact is to run.
+
+    Attributes:
+        gpu: its number; None for the CPU.
+        target: name of the target whose graphs run there.
+    """
+
+    gpu: int | None
+    target: str
+
+
+def place_of(device: str, targets: Sequence[Mapping[str, Any]], weights: int, name: object) -> Place:
+    """Where an artifact is to run.
 
     Args:
         device: "auto" for what the artifact was compiled for, "cpu", "cuda" for GPU 0, or "cuda:NUMBER".
-        target: of the manifest.
+        targets: of the manifest: one of a CPU, or some of GPUs.
         weights: bytes of weights.safetensors.
         name: of the artifact, for messages.
 
@@ -37,30 +49,34 @@ def gpu_number(device: str, target: Mapping[str, Any], weights: int, name: objec
     """
     if device not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:[0-9]{1,3}", device):
         raise UsageError(f"device is {device!r:.40}; choose {DEVICES}.")
-    gpu = target.get("gpu")
-    if gpu is None:
+    names = " and ".join(target["name"] for target in targets)
+    if not targets[0].get("gpu"):
         if device.startswith("cuda"):
             raise UsageError(
-                f"{name} was compiled for the CPU ({target['name']}). For a GPU convert the checkpoint with "
+                f"{name} was compiled for the CPU ({names}). For a GPU convert the checkpoint with "
                 "--target sm_90, or the architecture that yours has."
             )
-        return None
+        return Place(None, targets[0]["name"])
     if device == "cpu":
         raise UsageError(
-            f"{name} was compiled for the GPU {target['name']}. For this CPU convert the checkpoint without --target."
+            f"{name} was compiled for the GPU {names}. For this CPU convert the checkpoint without --target."
         )
-    if gpu["api"] != "cuda":
+    of_cuda = {target["gpu"]["architecture"]: target["name"] for target in targets if target["gpu"]["api"] == "cuda"}
+    if not of_cuda:
         raise UsageError(
-            f"{name} was compiled for {target['name']}; this version compiles for GPUs of AMD and runs on those of "
-            "NVIDIA alone."
+            f"{name} was compiled for {names}; this version compiles for GPUs of AMD and runs on those of NVIDIA alone."
         )
     number = int(device.partition(":")[2] or 0)
-    _require_gpu(number, gpu["architecture"], weights + ROOM, f"{name} was compiled for {target['name']}")
-    return number
+    architecture = _architecture(number, list(of_cuda), weights + ROOM, f"{name} was compiled for {names}")
+    return Place(number, of_cuda[architecture])
 
 
-def _require_gpu(number: int, architecture: str, needed: int, compiled: str) -> None:
-    """Raise UsageError unless the GPU of this number is there, runs the architecture and has so many bytes."""
+def _architecture(number: int, offered: Sequence[str], needed: int, compiled: str) -> str:
+    """Which of the offered architectures the GPU of this number has.
+
+    Raises:
+        UsageError: it is not there, has none of them, or fewer than the needed bytes.
+    """
     driver = _driver(compiled)
     count = ctypes.c_int()
     found = driver.cuInit(0)
@@ -82,7 +98,8 @@ def _require_gpu(number: int, architecture: str, needed: int, compiled: str) -> 
     device = ctypes.c_int()
     driver.cuDeviceGet(ctypes.byref(device), number)
     major, minor = (_attribute(driver, device, which) for which in _COMPUTE_CAPABILITY)
-    if re.sub(r"\D", "", architecture) != f"{major}{minor}":
+    fitting = [architecture for architecture in offered if re.sub(r"\D", "", architecture) == f"{major}{minor}"]
+    if not fitting:
         raise UsageError(
             f"{compiled}, and the GPU cuda:{number} is an sm_{major}{minor}, which cannot run it: convert the "
             f"checkpoint with --target sm_{major}{minor} if that is offered."
@@ -93,6 +110,7 @@ def _require_gpu(number: int, architecture: str, needed: int, compiled: str) -> 
         raise UsageError(
             f"{compiled} and needs {needed / 2**30:.1f} GiB of a GPU; cuda:{number} has {memory.value / 2**30:.1f} GiB."
         )
+    return fitting[0]
 
 
 def _driver(compiled: str) -> ctypes.CDLL:

@@ -11,7 +11,7 @@ from whisper2max.core.errors import UsageError
 from whisper2max.core.memory import return_free_memory
 from whisper2max.runtime.audio import AudioInput
 from whisper2max.runtime.decoding import decode
-from whisper2max.runtime.device import gpu_number
+from whisper2max.runtime.device import place_of
 from whisper2max.runtime.features import HOP_LENGTH
 from whisper2max.runtime.hypotheses import DecodingResult
 from whisper2max.runtime.options import DecodingOptions, transcription_options
@@ -40,12 +40,12 @@ class Model:
         from whisper2max.runtime.engine import Engine  # which imports MAX; `load` does so while it hashes
 
         weights = artifact.files["weights.safetensors"].size
-        gpu = gpu_number(device, artifact.manifest["target"], weights, artifact.path)
+        gpu, target = place_of(device, artifact.targets, weights, artifact.path)
         return_free_memory()
         self.artifact = artifact
         self.tokenizer = artifact.tokenizer
         self.generation = artifact.generation
-        self.engine = Engine(artifact.files, artifact.dims, cpu_threads, gpu)
+        self.engine = Engine(artifact.files_for(target), artifact.dims, cpu_threads, gpu)
         artifact.files.require_unchanged()
 
     def __enter__(self) -> "Model":

@@ -13,7 +13,7 @@ import torch
 import whisper2max
 from whisper2max.artifact.artifact import Artifact, open_artifact
 from whisper2max.artifact.listing import scan
-from whisper2max.artifact.manifest import GRAPHS_OF, write_manifest
+from whisper2max.artifact.manifest import write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.compiler import Source, compile_graphs, compiler_versions
 from whisper2max.build.target import NATIVE, REFUSED_ON_GPUS, resolve_to_prove
@@ -61,7 +61,8 @@ def convert(
         output: the directory to publish; by default artifacts/NAME-DTYPE-TARGET, without float32 and native.
         dtype: of the weights, one that `passes.PASSES` has for the target's backend.
         target: what to compile for, a name of `build.target.TARGETS`: this machine, a lower x86-64 level, or a GPU,
-            which need not be there: then the network is judged on this CPU, and the graphs stay unexecuted.
+            which need not be there: then the network is judged on this CPU, and the graphs stay unexecuted. Several
+            GPUs are named with commas between; their graphs share the weights.
         random_init: seed; the dimensions of `size` with random weights instead of its checkpoint.
         audio: files to judge on instead of the sample that comes with the package.
         keep_reference: store parts of the reference in the artifact, so that it can be judged again without torch.
@@ -75,14 +76,15 @@ def convert(
         ParityError: the compiled graphs differ from the module; nothing is published, OUT.failed/ is kept.
         Whisper2MaxError: unusable input; nothing is written.
     """
-    resolved = resolve_to_prove(target)
+    targets = resolve_to_prove(target)
+    resolved = targets[0]
     if resolved.gpu and dtype in REFUSED_ON_GPUS:
         raise UsageError(f"dtype {dtype} is not offered for the GPU {target}: {REFUSED_ON_GPUS[dtype]}; use bfloat16.")
     if dtype not in (offered := passes.PASSES[resolved.backend]):
         raise UsageError(f"dtype {dtype!r} is not offered for target {target}; choose one of {', '.join(offered)}")
     return_large_blocks()
     source = choose_source(size=size, checkpoint=checkpoint, module=module, random_init=random_init)
-    unusual = [word for word, usual in ((dtype, "float32"), (target, NATIVE)) if word != usual]
+    unusual = [word for word in (dtype, *target.split(",")) if word not in ("float32", NATIVE)]
     output = Path(output or Path("artifacts") / "-".join([source.name, *unusual]))
     inputs = load_inputs(audio)
     publication = Publication(output, force)
@@ -97,11 +99,14 @@ def convert(
         files = HeldFiles(staging, scan(staging)[0], ArtifactError)
         judged_here = graph_taps(spec) if resolved.judged == resolved else None
         compiled = compile_graphs(Source.of(files), staging, resolved, say, judged_here)
-        files.hold(f"{name}.mef" for name in GRAPHS_OF[resolved.backend])
+        for each in targets[1:]:
+            compiled |= compile_graphs(Source.of(files), staging, each, say, folder=each.name)
+        files.hold(compiled)
         files.require_sha256({**written, **compiled})
         files.sha256()  # taken before the proof, which is of these very bytes
         keep_to = staging if keep_reference else None
-        report = prove(files, opened, walked, dtype, resolved, inputs, versions(), say, keep_to=keep_to)
+        also = [each.name for each in targets[1:]]
+        report = prove(files, opened, walked, dtype, resolved, inputs, versions(), say, keep_to=keep_to, also=also)
         opened.require_unchanged()
         files.require_unchanged()  # what is written into the manifest is read again there
         write_report(staging, report, inputs)
@@ -118,6 +123,7 @@ def convert(
             "versions": versions(),
             "verified": True,
             "executed": resolved.gpu is None,
+            "also": [{**each.to_dict(), "executed": False} for each in targets[1:]],
             "parity": report.summary(),
         }
         write_manifest(staging, fields, files.sha256())

@@ -12,7 +12,7 @@ from whisper2max.conversion import silent, versions
 from whisper2max.core.errors import UsageError
 from whisper2max.core.memory import return_large_blocks
 from whisper2max.graph.walker import walk
-from whisper2max.parity.graphs import gpu_to_judge_on
+from whisper2max.parity.graphs import place_to_judge
 from whisper2max.parity.html import write_report
 from whisper2max.parity.inputs import load_inputs
 from whisper2max.parity.marking import mark_proven
@@ -56,7 +56,7 @@ def verify(
     if checkpoint is not None and module is not None:
         raise UsageError("give a checkpoint or a module, not both")
     opened = open_artifact(artifact, warn_unverified=False)
-    gpu = gpu_to_judge_on(device, opened)
+    gpu, name = place_to_judge(device, opened)
     if checkpoint is None and module is None:
         source = recorded_source(opened.manifest["source"])
     else:
@@ -67,11 +67,12 @@ def verify(
     if original.dims != opened.dims:
         raise UsageError(f"the checkpoint has {original.dims}, the artifact {opened.dims}: another model")
     walked = walk(original.module, original.dims)
-    target = resolve(opened.target)
-    report = prove(opened.files, original, walked, opened.dtype, target, inputs, versions(), say, isolated, gpu=gpu)
+    also = [each["name"] for each in opened.manifest["also"]]
+    files, target, options = opened.files_for(name), resolve(name), {"isolated": isolated, "gpu": gpu, "also": also}
+    report = prove(files, original, walked, opened.dtype, target, inputs, versions(), say, **options)
     original.require_unchanged()
     opened.files.require_unchanged(reread=True)
     if report_to is not None:
         write_report(Path(report_to), report, inputs)
-    mark_proven(opened, report, inputs, say)
+    mark_proven(opened, name, report, inputs, say)
     return report

@@ -18,9 +18,12 @@ def directory(tmp_path):
     return tmp_path
 
 
-def read(directory, dtype="float32", **dims):
+NATIVE = {"name": "native", "cpu_features": []}
+
+
+def read(directory, dtype="float32", targets=(NATIVE,), **dims):
     files = HeldFiles(directory, scan(directory)[0], ArtifactError)
-    return read_contents(files, ModelDimensions(**{**DIMS, **dims}), dtype)
+    return read_contents(files, ModelDimensions(**{**DIMS, **dims}), dtype, targets)
 
 
 def test_what_is_read(directory):
@@ -71,3 +74,20 @@ def test_something_can_be_said(directory, suppressed, refused):
             read(directory)
     else:
         assert len(read(directory).generation["suppress_tokens"]) == suppressed
+
+
+H100 = {"name": "sm_90", "cpu_features": [], "gpu": {"api": "cuda", "architecture": "sm_90a"}}
+A100 = {"name": "sm_80", "cpu_features": [], "gpu": {"api": "cuda", "architecture": "sm_80"}}
+
+
+def test_graphs_for_gpus_are_of_a_network_for_them(directory):
+    with pytest.raises(ArtifactError, match="graph.txt is of a network for CPUs, and the targets are sm_90"):
+        read(directory, targets=[H100])
+
+
+def test_every_target_has_its_graphs(tmp_path):
+    write_files(tmp_path, backend="max", folders=["sm_80"])
+    assert read(tmp_path, targets=[H100, A100]).spec.backend == "max"
+    (tmp_path / "sm_80" / "audio.mef").unlink()
+    with pytest.raises(ArtifactError, match="sm_80/audio.mef is missing"):
+        read(tmp_path, targets=[H100, A100])

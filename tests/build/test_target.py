@@ -20,7 +20,7 @@ def test_native_is_this_machine():
     target = resolve("native")
     assert target == Target("native", tuple(native_cpu_features()))
     assert target.compiler_cpu == "" and target.missing_features() == []
-    assert resolve_to_prove("native") == target
+    assert resolve_to_prove("native") == [target]
 
 
 def test_the_network_of_the_gpus_is_compiled_for_this_machine_too():
@@ -30,7 +30,7 @@ def test_the_network_of_the_gpus_is_compiled_for_this_machine_too():
 
 
 def test_a_gpu_is_judged_by_the_same_network_on_this_cpu():
-    target = resolve_to_prove("sm_90")
+    (target,) = resolve_to_prove("sm_90")
     assert (target.gpu, target.backend, target.device) == (Gpu("cuda", "sm_90a"), "max", "gpu")
     assert target.compiler_cpu == "x86-64-v3" and set(target.cpu_features) == X86_64_LEVELS["x86-64-v3"]
     assert target.judged == resolve("max-cpu") and resolve("native").judged == resolve("native")
@@ -44,7 +44,7 @@ def test_a_level_is_its_features_whatever_the_machine(avx2_machine):
 
 
 def test_levels_that_this_machine_runs_can_be_proven(avx2_machine):
-    assert resolve_to_prove("x86-64-v3") == resolve("x86-64-v3")
+    assert resolve_to_prove("x86-64-v3") == [resolve("x86-64-v3")]
     assert resolve("x86-64-v4").missing_features() == ["avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"]
     with pytest.raises(UsageError, match=r"x86-64-v4 needs .* lacks: avx512bw, .*avx512vl\. .*choose a lower target"):
         resolve_to_prove("x86-64-v4")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from artifact_samples import contents, write_artifact
@@ -12,6 +13,7 @@ from whisper2max.artifact.artifact import UnverifiedArtifactWarning, open_artifa
 from whisper2max.build.rebuild import rebuild
 from whisper2max.build.target import GPUS, resolve
 from whisper2max.core.errors import ArtifactError, UsageError
+from whisper2max.parity import marking
 from whisper2max.parity.comparison import compare_with
 
 COMMAND = Path(sys.executable).with_name("whisper2max")
@@ -24,8 +26,19 @@ def silent(message):
 @pytest.fixture
 def for_a_gpu(tmp_path):
     """An artifact that says that it was compiled for an H100."""
-    target = {**resolve("sm_90").to_dict(), "cpu_features": []}
-    return write_artifact(tmp_path / "artifact", target=target, executed=False)
+    return write_artifact(tmp_path / "artifact", backend="max", target=described("sm_90"), executed=False)
+
+
+@pytest.fixture
+def for_two_gpus(tmp_path):
+    """An artifact that says that it was compiled for an H100, and for an A100 too."""
+    also = [{**described("sm_80"), "executed": False}]
+    target = described("sm_90")
+    return write_artifact(tmp_path / "two", backend="max", target=target, executed=False, also=also)
+
+
+def described(name):
+    return {**resolve(name).to_dict(), "cpu_features": []}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +47,8 @@ def for_a_gpu(tmp_path):
         (["--target", "sm_12"], "error: target 'sm_12' is not offered; choose one of native, x86-64-v2"),
         (["--target", "sm_90", "--dtype", "int8"], "error: dtype int8 is not offered for the GPU sm_90: there are"),
         (["--target", "sm_80"], "error: dtype float32 is not offered for the GPU sm_80: products of float32 are"),
+        (["--target", "sm_90,sm_90", "--dtype", "bfloat16"], "error: target 'sm_90,sm_90' names one twice."),
+        (["--target", "sm_90,native"], "error: target 'sm_90,native': several can be given if they are GPUs"),
         (["--target", "max-cpu", "--dtype", "int8"], "error: dtype 'int8' is not offered for target max-cpu; choose"),
     ],
 )
@@ -66,9 +81,36 @@ def test_loading_it_without_a_driver_is_one_clear_error(for_a_gpu, monkeypatch):
         whisper2max.load(for_a_gpu, device="cpu")
 
 
-def test_inspect_says_so_too(for_a_gpu):
+def test_inspect_says_so_too(for_a_gpu, for_two_gpus):
     result = subprocess.run([COMMAND, "inspect", for_a_gpu], capture_output=True, text=True, check=True)
-    assert "sm_90" in result.stdout and "not executed" in result.stdout
+    assert "executed: no, compiled for sm_90, not executed" in result.stdout and "sm_80" not in result.stdout
+    result = subprocess.run([COMMAND, "inspect", for_two_gpus], capture_output=True, text=True, check=True)
+    assert "also: compiled for sm_80, not executed" in result.stdout
+
+
+def test_graphs_of_several_gpus_are_told_apart(for_two_gpus):
+    with pytest.warns(UnverifiedArtifactWarning, match="compiled for sm_90 and sm_80 and not executed"):
+        artifact = open_artifact(for_two_gpus)
+    for name, expected in (("sm_90", "step.mef of sample"), ("sm_80", "sm_80/step.mef of sample")):
+        files = artifact.files_for(name)
+        assert files["step.mef"].read(100).decode().strip() == expected
+        assert files["weights.safetensors"] is artifact.files["weights.safetensors"]
+        assert set(files) == set(artifact.files_for("sm_90")) and not any("/step" in file for file in files)
+
+
+@pytest.mark.parametrize("name", ["sm_90", "sm_80"])
+def test_what_ran_is_marked_by_its_target(for_two_gpus, name):
+    with pytest.warns(UnverifiedArtifactWarning):
+        artifact = open_artifact(for_two_gpus)
+    report = SimpleNamespace(passed=True, not_executed="", summary=lambda: {"passed": True}, to_dict=dict)
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(marking, "write_report", lambda directory, report, inputs: None)
+        marking.mark_proven(artifact, name, report, [], said.append)
+    with pytest.warns(UnverifiedArtifactWarning, match=f"for {'sm_80' if name == 'sm_90' else 'sm_90'} and not"):
+        marked = open_artifact(for_two_gpus)
+    assert [each["name"] for each in marked.targets if each["executed"]] == [name] and not marked.executed
+    assert marked.executed_on(name) and said == [f"{for_two_gpus} is marked executed"]
 
 
 @pytest.mark.parametrize("target", ["sm_90", "max-cpu"])

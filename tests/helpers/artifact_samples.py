@@ -6,7 +6,7 @@ from functools import cache
 from importlib import metadata
 
 from whisper2max.artifact.generation_schema import SPECIAL_NAMES, mel_settings
-from whisper2max.artifact.manifest import GRAPHS, write_manifest
+from whisper2max.artifact.manifest import GRAPHS_OF, graph_file, write_manifest
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.graph.ir import Conv1d, Embedding, GraphSpec, Linear, expected_nodes
 from whisper2max.runtime.tokens import BYTE_TEXTS, Tokenizer
@@ -40,14 +40,19 @@ def manifest_fields(**changes):
         "versions": {"max": metadata.version("max"), "mojo": "0", "whisper2max": "0", "torch": "0"},
         "verified": True,
         "executed": True,
+        "also": [],
         "parity": {"passed": True},
     }
     return fields | changes
 
 
 @cache
-def sample_spec() -> GraphSpec:
-    """The network of `DIMS` in float32, packed."""
+def sample_spec(backend: str = "cpu") -> GraphSpec:
+    """The network of `DIMS` in float32, as a backend takes it."""
+    if backend == "max":
+        from small_models import packed_spec  # which imports torch
+
+        return packed_spec(ModelDimensions(**DIMS), "float32", backend)
     nodes = dict(expected_nodes(ModelDimensions(**DIMS)))
     packed = {
         path: replace(node, packed="float32")
@@ -87,10 +92,10 @@ def generation_json() -> str:
 
 
 @cache
-def weights(content: str) -> bytes:
+def weights(content: str, backend: str = "cpu") -> bytes:
     """A weights.safetensors of `sample_spec`, filled with a text."""
     header, end = {}, 0
-    for name, (_, shape) in sample_spec().stored().items():
+    for name, (_, shape) in sample_spec(backend).stored().items():
         begin = end
         size = 4
         for axis in shape:
@@ -103,21 +108,22 @@ def weights(content: str) -> bytes:
     return len(text).to_bytes(8, "little") + text.encode() + data
 
 
-def write_files(directory, content="sample"):
-    """The files of an artifact; `content` tells one artifact's files from another's."""
-    (directory / "kernels").mkdir(parents=True, exist_ok=True)
-    for name in ("model.py", "kernels/attention.mojo", "parity.html", *(f"{name}.mef" for name in GRAPHS)):
+def write_files(directory, content="sample", backend="cpu", folders=()):
+    """The files of an artifact, graphs in these folders too; `content` tells one artifact's files from another's."""
+    graphs = [graph_file(name, folder) for folder in ("", *folders) for name in GRAPHS_OF[backend]]
+    for name in ("model.py", "kernels/attention.mojo", "parity.html", *graphs):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(f"{name} of {content}\n")
-    (directory / "graph.txt").write_text(sample_spec().to_text())
+    (directory / "graph.txt").write_text(sample_spec(backend).to_text())
     (directory / "tokenizer.json").write_bytes(tokenizer_json())
     (directory / "generation.json").write_text(generation_json())
     (directory / "parity.json").write_text('{"passed": true}\n')
-    (directory / "weights.safetensors").write_bytes(weights(content))
+    (directory / "weights.safetensors").write_bytes(weights(content, backend))
 
 
-def write_artifact(directory, content="sample", **changes):
+def write_artifact(directory, content="sample", backend="cpu", **changes):
     directory.mkdir(parents=True, exist_ok=True)
-    write_files(directory, content)
+    write_files(directory, content, backend, [target["name"] for target in changes.get("also", [])])
     write_manifest(directory, manifest_fields(name=content, **changes))
     return directory
 

@@ -8,16 +8,17 @@ import pytest
 
 from whisper2max.core.errors import UsageError
 from whisper2max.runtime import device as device_module
-from whisper2max.runtime.device import gpu_number
+from whisper2max.runtime.device import place_of
 
 CPU = {"name": "native", "cpu_features": []}
 H100 = {"name": "sm_90", "cpu_features": [], "gpu": {"api": "cuda", "architecture": "sm_90a"}}
+A100 = {"name": "sm_80", "cpu_features": [], "gpu": {"api": "cuda", "architecture": "sm_80"}}
 AMD = {"name": "gfx942", "cpu_features": [], "gpu": {"api": "hip", "architecture": "gfx942"}}
 SOURCE = Path(__file__).parents[1] / "helpers" / "fake_driver.c"
 
 
 def asked(device="auto", target=H100, weights=1 << 30):
-    return gpu_number(device, target, weights, "models/base")
+    return place_of(device, [target], weights, "models/base").gpu
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,15 @@ def test_a_machine_that_cannot_run_it(machine, answers, message):
     with pytest.raises(UsageError, match=message) as error:
         asked()
     assert str(error.value).startswith("models/base was compiled for sm_90") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("capability", "name"), [(80, "sm_80"), (90, "sm_90")])
+def test_of_several_targets_the_one_of_the_gpu_is_taken(machine, capability, name):
+    machine(CAPABILITY=capability)
+    assert place_of("auto", [H100, A100, AMD], 1 << 30, "models/base") == (0, name)
+    machine(CAPABILITY=89)
+    with pytest.raises(UsageError, match="compiled for sm_90 and sm_80 and gfx942, and the GPU cuda:0 is an sm_89"):
+        place_of("auto", [H100, A100, AMD], 1 << 30, "models/base")
 
 
 def test_a_number_beyond_the_last(machine):

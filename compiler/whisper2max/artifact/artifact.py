@@ -13,6 +13,7 @@ This module imports neither torch nor max.
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from whisper2max.artifact.contents import Contents, read_contents
 from whisper2max.artifact.listing import MANIFEST, check_hashes, check_listing
-from whisper2max.artifact.manifest import FAILED_MARKER, read_manifest
+from whisper2max.artifact.manifest import FAILED_MARKER, read_manifest, targets_of
 from whisper2max.core.cpu import cpu_features
 from whisper2max.core.dims import ModelDimensions
 from whisper2max.core.errors import ArtifactError
@@ -64,8 +65,13 @@ class Artifact:
 
     @property
     def target(self) -> str:
-        """Name of what the graphs were compiled for, such as "native" or "x86-64-v3"."""
+        """Name of what the graphs were compiled for, such as "native" or "x86-64-v3"; of several the first."""
         return self.manifest["target"]["name"]
+
+    @property
+    def targets(self) -> list[dict[str, Any]]:
+        """All that there are graphs for, as the manifest describes them; `executed` of each says whether they ran."""
+        return targets_of(self.manifest)
 
     @property
     def verified(self) -> bool:
@@ -74,8 +80,8 @@ class Artifact:
 
     @property
     def executed(self) -> bool:
-        """Whether the compiled graphs were executed when they were verified: those for a GPU were not."""
-        return self.manifest["executed"]
+        """Whether the compiled graphs of every target were executed when they were verified."""
+        return all(target["executed"] for target in self.targets)
 
     @property
     def spec(self) -> GraphSpec:
@@ -104,6 +110,19 @@ class Artifact:
                 "The artifact is of another kind than this command needs: convert the model again."
             )
         return self.files[name]
+
+    def executed_on(self, target: str) -> bool:
+        """Whether the compiled graphs of one of its targets were executed when they were verified."""
+        return any(each["executed"] for each in self.targets if each["name"] == target)
+
+    def files_for(self, target: str) -> Mapping[str, HeldFile]:
+        """Its files as if it had graphs for one of its targets alone."""
+        folders = {f"{each['name']}/" for each in self.manifest["also"]}
+        files = {name: file for name, file in self.files.items() if not name.startswith(tuple(folders))}
+        if f"{target}/" in folders:
+            chosen = {name: file for name, file in self.files.items() if name.startswith(f"{target}/")}
+            files |= {name.removeprefix(f"{target}/"): file for name, file in chosen.items()}
+        return files
 
     def close(self) -> None:
         """Closes its files. A model that was loaded from it goes on."""
@@ -134,7 +153,7 @@ def open_artifact(path: str | Path, *, check_machine: bool = True, warn_unverifi
             _check_machine(path, manifest)
         files = HeldFiles(path, manifest["files"], ArtifactError)
         check_hashes(files, manifest)
-        contents = read_contents(files, ModelDimensions(**manifest["dims"]), manifest["dtype"])
+        contents = read_contents(files, ModelDimensions(**manifest["dims"]), manifest["dtype"], targets_of(manifest))
         files.require_unchanged()
     except OSError as error:
         raise ArtifactError(
@@ -147,9 +166,10 @@ def open_artifact(path: str | Path, *, check_machine: bool = True, warn_unverifi
             UnverifiedArtifactWarning,
             stacklevel=2,
         )
-    if warn_unverified and manifest["verified"] and not manifest["executed"]:
+    never_ran = [target["name"] for target in targets_of(manifest) if not target["executed"]]
+    if warn_unverified and manifest["verified"] and never_ran:
         warnings.warn(
-            f"{path} was compiled for {manifest['target']['name']} and not executed: its network was compared with "
+            f"{path} was compiled for {' and '.join(never_ran)} and not executed: its network was compared with "
             "PyTorch on a CPU, and what the device computes was not.",
             UnverifiedArtifactWarning,
             stacklevel=2,
@@ -190,7 +210,7 @@ def _check_machine(path: Path, manifest: dict[str, Any]) -> None:
             f"load in their own version only. Run `whisper2max compile {path}` to rebuild them, or `pip "
             f"install max=={built}`."
         )
-    needed = set(manifest["target"]["cpu_features"])
+    needed = {feature for target in targets_of(manifest) for feature in target["cpu_features"]}
     missing = sorted(needed - cpu_features()) if needed else []
     if missing:
         raise ArtifactError(

@@ -5,13 +5,13 @@ manifest names, so that whatever reads them afterwards meets no surprise. Compil
 reads; `whisper2max.runtime.engine` compares their inputs and outputs with the dimensions when they are loaded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from whisper2max.artifact.generation_schema import check_against_tokenizer, check_generation
 from whisper2max.artifact.listing import COPY_AGAIN
-from whisper2max.artifact.manifest import GRAPHS_OF
+from whisper2max.artifact.manifest import GRAPHS_OF, graph_file
 from whisper2max.artifact.stored_tensors import read_header
 from whisper2max.core import strict_json
 from whisper2max.core.dims import ModelDimensions
@@ -40,13 +40,16 @@ class Contents:
     generation: dict[str, Any]
 
 
-def read_contents(files: HeldFiles, dims: ModelDimensions, dtype: str) -> Contents:
+def read_contents(
+    files: HeldFiles, dims: ModelDimensions, dtype: str, targets: Sequence[Mapping[str, Any]]
+) -> Contents:
     """Reads and checks everything of an artifact that is not native code.
 
     Args:
         files: the listed files, held.
         dims: of the manifest.
         dtype: of the manifest.
+        targets: of the manifest, all of them.
 
     Raises:
         ArtifactError: files are unusable, or of another model than the manifest says; all faults are listed.
@@ -66,8 +69,12 @@ def read_contents(files: HeldFiles, dims: ModelDimensions, dtype: str) -> Conten
     tokenizer = attempt(lambda: Tokenizer.from_json(files["tokenizer.json"].read(_MOST_TEXT), dims.n_vocab))
     generation = attempt(lambda: _read_generation(files["generation.json"], dims, tokenizer))
     faults += [f"{name} is empty. {COPY_AGAIN}" for name in files if name.endswith(".mef") and files[name].size == 0]
-    needed = [f"{name}.mef" for name in GRAPHS_OF[spec.backend]] if spec else []
+    folders = ["", *(target["name"] for target in targets[1:])]
+    needed = [graph_file(name, folder) for folder in folders for name in GRAPHS_OF[spec.backend]] if spec else []
     faults += [f"{name} is missing. {COPY_AGAIN}" for name in needed if name not in files]
+    for_gpus = [target["name"] for target in targets if target.get("gpu")]
+    if spec is not None and spec.backend == "cpu" and for_gpus:
+        faults.append(f"graph.txt is of a network for CPUs, and the targets are {shortened(for_gpus)}. {COPY_AGAIN}")
     if faults:
         raise ArtifactError(f"{files.directory} cannot be used: {' '.join(faults)}")
     return Contents(spec, tokenizer, generation)

@@ -20,12 +20,18 @@ from whisper2max.core.printable import printable, shortened
 from whisper2max.graph.ir import DTYPES
 
 FORMAT_VERSION = 5
-"""5 says what computes the network, in graph.txt, and whether the compiled graphs were ever executed."""
+"""5 says what computes the network, in graph.txt, whether the compiled graphs were ever executed, and for what further
+targets there are graphs."""
 FAILED_MARKER = "FAILED.txt"
 GRAPHS = ("features", "encoder", "audio", "extend", "step")
 """The compiled graphs that ship, as NAME.mef."""
 GRAPHS_OF = {"cpu": GRAPHS, "max": (*GRAPHS, "choose")}
 """The same by backend: where logits stay on a device, the choice of the token is a graph too."""
+def graph_file(name: str, target: str = "") -> str:
+    """The file of a compiled graph: those of targets after the first lie in a folder of the target's name."""
+    return f"{target}/{name}.mef" if target else f"{name}.mef"
+
+
 REQUIRED = (
     "model.py",
     "graph.txt",
@@ -46,11 +52,13 @@ _FIELD_TYPES: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "verified": bool,
     "executed": bool,
+    "also": list,
     "parity": (dict, type(None)),
 }
 _COMPUTED_TYPES = {"files": dict, "digest": str}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_FILES = 256
+_MOST_TARGETS = 16  # besides the first
 _MOST_BYTES = {"weights.safetensors": 32 << 30}  # large-v3 in float32 has 6 GB
 _MOST_BYTES_OF_OTHERS = 1 << 30
 
@@ -146,6 +154,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
+def targets_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All targets that a manifest names, each with whether its graphs were executed."""
+    return [{**manifest["target"], "executed": manifest["executed"]}, *manifest["also"]]
+
+
 def missing_files(files: Mapping[str, Any]) -> list[str]:
     """Names of files that every artifact has and this one does not list."""
     missing = [name for name in REQUIRED if name not in files]
@@ -161,18 +174,21 @@ def _field_problems(fields: dict[str, Any], types: dict[str, type | tuple[type, 
             problems.append(f"{name} is missing")
         elif not isinstance(fields[name], kind):
             problems.append(f"{name} is of type {type(fields[name]).__name__}")
-    target, versions, dims = fields.get("target"), fields.get("versions"), fields.get("dims")
+    versions, dims, also = fields.get("versions"), fields.get("dims"), fields.get("also")
     if isinstance(fields.get("source"), dict):
         problems += _source_problems(fields["source"])
-    if isinstance(target, dict):
-        if not _is_text(target, "name"):
-            problems.append("target.name is missing or not a string")
-        features = target.get("cpu_features")
-        if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
-            problems.append("target.cpu_features is missing or not a list of strings")
-        gpu = target.get("gpu")
-        if gpu is not None and not (isinstance(gpu, dict) and _is_text(gpu, "api") and _is_text(gpu, "architecture")):
-            problems.append("target.gpu has no api and architecture, both strings")
+    if isinstance(fields.get("target"), dict):
+        problems += _target_problems(fields["target"], "target")
+    if isinstance(also, list):
+        for number, target in enumerate(also[:_MOST_TARGETS]):
+            if not isinstance(target, dict):
+                problems.append(f"also[{number}] is of type {type(target).__name__}")
+                continue
+            problems += _target_problems(target, f"also[{number}]")
+            if not isinstance(target.get("executed"), bool) or not target.get("gpu"):
+                problems.append(f"also[{number}] has no gpu, or does not say whether its graphs were executed")
+        if len(also) > _MOST_TARGETS:
+            problems.append(f"also lists {len(also)} targets, and {_MOST_TARGETS} at most can be")
     if isinstance(versions, dict) and not _is_text(versions, "max"):
         problems.append("versions.max is missing or not a string")
     if isinstance(dims, dict) and (complaint := _dims_complaint(dims)):
@@ -180,6 +196,19 @@ def _field_problems(fields: dict[str, Any], types: dict[str, type | tuple[type, 
     problems += [f"{where} holds characters that cannot be shown" for where in _unprintable(fields)]
     if isinstance(fields.get("dtype"), str) and fields["dtype"] not in DTYPES:
         problems.append(f"dtype is {fields['dtype']!r:.40}, expected one of {', '.join(DTYPES)}")
+    return problems
+
+
+def _target_problems(target: dict[str, Any], where: str) -> list[str]:
+    problems = []
+    if not _is_text(target, "name"):
+        problems.append(f"{where}.name is missing or not a string")
+    features = target.get("cpu_features")
+    if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
+        problems.append(f"{where}.cpu_features is missing or not a list of strings")
+    gpu = target.get("gpu")
+    if gpu is not None and not (isinstance(gpu, dict) and _is_text(gpu, "api") and _is_text(gpu, "architecture")):
+        problems.append(f"{where}.gpu has no api and architecture, both strings")
     return problems
 
 

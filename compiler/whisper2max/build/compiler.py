@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import whisper2max.kernels
-from whisper2max.artifact.manifest import GRAPHS_OF
+from whisper2max.artifact.manifest import GRAPHS_OF, graph_file
 from whisper2max.build.cache import GraphCache
 from whisper2max.build.reached import kernels_of, reached, texts_of
 from whisper2max.build.target import NATIVE, Target
@@ -106,6 +106,7 @@ def compile_graphs(
     target: Target,
     say: Callable[[str], None],
     tapped: Mapping[str, Sequence[str]] | None = None,
+    folder: str = "",
 ) -> dict[str, str]:
     """Put the MEF of every graph that ships into `directory`.
 
@@ -115,6 +116,7 @@ def compile_graphs(
         target: the machine to compile for.
         say: told what is compiling; a graph takes one to two minutes when it is not in the cache.
         tapped: graphs to compile for the cache in the same go, as for `compile_tapped`.
+        folder: of `directory`, for targets after the first; it is made.
 
     Returns:
         The hash of each file that was written, by name.
@@ -122,13 +124,14 @@ def compile_graphs(
     Raises:
         BuildError: a builder or the compiler failed.
     """
-    shipped = {(name, ()): directory / f"{name}.mef" for name in GRAPHS_OF[target.backend]}
+    shipped = {(name, ()): graph_file(name, folder) for name in GRAPHS_OF[target.backend]}
+    (directory / folder).mkdir(exist_ok=True)
     also = [(name, tuple(paths)) for name, paths in (tapped or {}).items()]
     hashes = {}
     for graph, kept in _compile_all(source, [*shipped, *also], target, say).items():
         if graph in shipped:
-            kept.copy_to(shipped[graph])
-            hashes[shipped[graph].name] = kept.sha256
+            kept.copy_to(directory / shipped[graph])
+            hashes[shipped[graph]] = kept.sha256
     return hashes
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from whisper2max.artifact.artifact import Artifact, open_artifact
-from whisper2max.artifact.manifest import GRAPHS_OF, write_manifest
+from whisper2max.artifact.manifest import write_manifest
 from whisper2max.artifact.publication import Publication
 from whisper2max.build.compiler import Source, compile_graphs, compiler_versions
-from whisper2max.build.target import NATIVE, TARGETS_OF, resolve
+from whisper2max.build.target import NATIVE, TARGETS_OF, resolve_all
 from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFiles
 
@@ -21,13 +21,15 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
     Args:
         artifact: the directory.
         say: told what is compiling.
-        target: a name of `build.target.TARGETS`; this machine by default, whatever it was compiled for before.
+        target: a name of `build.target.TARGETS`, or of several GPUs with commas between; this machine by default,
+            whatever it was compiled for before.
 
     Raises:
         Whisper2MaxError: there is no such target, the artifact is damaged, or its graphs do not compile; it is left
             as it was.
     """
-    resolved = resolve(target)
+    targets = resolve_all(target)
+    resolved = targets[0]
     opened = open_artifact(artifact, check_machine=False, warn_unverified=False)
     if opened.spec.backend != resolved.backend:
         fitting = TARGETS_OF[opened.spec.backend]
@@ -35,16 +37,19 @@ def rebuild(artifact: str | Path, say: Callable[[str], None], target: str = NATI
             f"{opened.path} has weights for other targets than {target}: choose one of {', '.join(fitting)}, or "
             "convert the checkpoint again."
         )
-    replaced = {*(f"{name}.mef" for name in GRAPHS_OF[resolved.backend]), "parity.json", "parity.html"}
+    stays = [name for name in opened.files if not name.endswith(".mef") and name not in ("parity.json", "parity.html")]
     with Publication(opened.path, force=True) as staging:
-        kept = link_files(opened.files, [name for name in opened.files if name not in replaced], staging)
+        kept = link_files(opened.files, stays, staging)
         compiled = compile_graphs(Source.of(opened.files), staging, resolved, say)
+        for each in targets[1:]:
+            compiled |= compile_graphs(Source.of(opened.files), staging, each, say, folder=each.name)
         opened.files.require_unchanged()  # what is kept is read again for the manifest
         fields = {
             "target": resolved.to_dict(),
             "versions": {**opened.manifest["versions"], **compiler_versions()},
             "verified": False,
             "executed": False,
+            "also": [{**each.to_dict(), "executed": False} for each in targets[1:]],
             "parity": None,
         }
         write_manifest(staging, {**opened.manifest, **fields}, {**kept, **compiled})

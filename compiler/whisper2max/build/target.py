@@ -116,19 +116,34 @@ def resolve(name: str) -> Target:
     return Target(name, tuple(sorted(X86_64_LEVELS[name])))
 
 
-def resolve_to_prove(name: str) -> Target:
-    """A target that can be judged here, because an artifact is published only when its network ran and passed.
+def resolve_all(names: str) -> list[Target]:
+    """The targets of names with commas between; several are of GPUs, which share their weights.
+
+    Raises:
+        UsageError: as for `resolve`; or one is named twice, or several are not all GPUs.
+    """
+    targets = [resolve(name) for name in names.split(",")]
+    if len({target.name for target in targets}) < len(targets):
+        raise UsageError(f"target {names!r} names one twice.")
+    if len(targets) > 1 and not all(target.gpu for target in targets):
+        raise UsageError(f"target {names!r}: several can be given if they are GPUs, which are {', '.join(GPUS)}.")
+    return targets
+
+
+def resolve_to_prove(names: str) -> list[Target]:
+    """Targets that can be judged here, because an artifact is published only when its network ran and passed.
 
     Of a GPU's target that is the same network on this CPU; the graphs for the GPU itself stay unexecuted.
 
     Raises:
-        UsageError: as for `resolve`, or the machine lacks features of the target; they are listed.
+        UsageError: as for `resolve_all`, or the machine lacks features of a target; they are listed.
     """
-    target = resolve(name)
-    if missing := target.judged.missing_features():
-        raise UsageError(
-            f"target {name} needs CPU features that this machine lacks: {', '.join(missing)}. Its graphs could not be "
-            "compared with PyTorch here, and nothing is published unproven: convert on a machine that has them, or "
-            "choose a lower target."
-        )
-    return target
+    targets = resolve_all(names)
+    for target in targets:
+        if missing := target.judged.missing_features():
+            raise UsageError(
+                f"target {target.name} needs CPU features that this machine lacks: {', '.join(missing)}. Its graphs "
+                "could not be compared with PyTorch here, and nothing is published unproven: convert on a machine that "
+                "has them, or choose a lower target."
+            )
+    return targets

@@ -39,7 +39,10 @@ CheckpointOption = Annotated[
 ]
 
 TargetOption = Annotated[
-    str, typer.Option("--target", help="What to compile for: native, x86-64-v2 to -v4, max-cpu, or a GPU: sm_90.")
+    str,
+    typer.Option(
+        "--target", help="What to compile for: native, x86-64-v2 to -v4, max-cpu, or GPUs: sm_90, or sm_80,sm_90."
+    ),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", hidden=True)]  # what other programs call it
 

@@ -18,6 +18,10 @@ def describe(facts: Mapping[str, Any]) -> Iterator[str]:
                 yield f"  {entry['bytes']:>12,}  {entry['sha256'][:16]}  {printable(file)}"
         elif name == "executed" and not value:
             yield f"executed: no, compiled for {printable(facts['target']['name'])}, not executed"
+        elif name == "also":
+            for target in value:
+                ran = "executed" if target["executed"] else "not executed"
+                yield f"also: compiled for {printable(target['name'])}, {ran}"
         elif isinstance(value, dict):
             yield f"{printable(name)}:"
             for key, entry in value.items():

@@ -22,7 +22,7 @@ from whisper2max.core.errors import UsageError
 from whisper2max.core.held import HeldFile
 from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.figures import Place, Row, compare
-from whisper2max.parity.graphs import Graphs, ShippedGraphs, TappedGraphs, gpu_to_judge_on
+from whisper2max.parity.graphs import Graphs, ShippedGraphs, TappedGraphs, place_to_judge
 from whisper2max.parity.inputs import Transcript, Window, describe, greedy_limit, prompt_of, window_of
 from whisper2max.parity.kept import KeptReference
 from whisper2max.parity.report import Findings, Input, ParityReport, SameBits, TokenRow, data_order
@@ -156,30 +156,30 @@ def replay_artifact(
         Whisper2MaxError: the artifact cannot be used, or keeps no reference.
     """
     opened = open_artifact(artifact, warn_unverified=False)
-    gpu, target = gpu_to_judge_on(device, opened), resolve(opened.target)
-    kept = KeptReference.of(opened)
+    gpu, name = place_to_judge(device, opened)
+    kept, target, files = KeptReference.of(opened), resolve(name), opened.files_for(name)
     ships = target.gpu is None or gpu is not None
-    to_finish = ships and not opened.executed and opened.verified
+    to_finish = gpu is not None and opened.verified and not opened.executed_on(name)
 
     def compared(graphs: Sequence[Graphs]) -> Findings:
         return compare_windows(graphs, kept, opened.spec, opened.tokenizer, TOLERANCES[opened.dtype])
 
     def tapped() -> TappedGraphs:
-        return TappedGraphs(opened.files, opened.spec, target if ships else target.judged, say, gpu)
+        return TappedGraphs(files, opened.spec, target if ships else target.judged, say, gpu)
 
     if ships:
-        shipped = ShippedGraphs(Engine(opened.files, opened.dims, gpu=gpu))
+        shipped = ShippedGraphs(Engine(files, opened.dims, gpu=gpu))
         found = compared([shipped])
         if to_finish or not all(row.passed for row in found.rows):
             found = compared([shipped, tapped()])
     else:
         found = compared([tapped()])
-    not_executed = "" if ships else target.name
+    not_executed = "" if ships else " and ".join(each["name"] for each in opened.targets)
     report = _report([opened], opened.dtype, f"{kept.judge}, kept with the artifact", found, not_executed)
     if to_finish:
         from whisper2max.parity.marking import mark_proven  # which needs jinja2
 
-        mark_proven(opened, report, kept.spectrograms(), say)
+        mark_proven(opened, name, report, kept.spectrograms(), say)
     return report, kept.spectrograms()
 
 

@@ -22,7 +22,7 @@ from whisper2max.core.held import HeldFile
 from whisper2max.graph.ir import GraphSpec
 from whisper2max.parity.taps import LOGITS, STATES, block_taps, graph_taps
 from whisper2max.runtime.choice import Allowed
-from whisper2max.runtime.device import gpu_number
+from whisper2max.runtime.device import Place, place_of
 from whisper2max.runtime.engine import Engine, Session
 from whisper2max.runtime.features_graph import FeaturesGraph
 from whisper2max.runtime.graphs import empty_pools, load_graph, placed
@@ -33,20 +33,19 @@ from whisper2max.runtime.weights import copied_to, map_weights
 Values = dict[str, np.ndarray]
 
 
-def gpu_to_judge_on(device: str, artifact: Artifact) -> int | None:
-    """The number of the GPU to judge the graphs of an artifact on; None for this CPU, where their network can be.
+def place_to_judge(device: str, artifact: Artifact) -> Place:
+    """Where to judge the graphs of an artifact: on a GPU, or on this CPU, where their network can be.
 
     Args:
-        device: "cpu", or as for `gpu_number`.
+        device: "cpu", or as for `place_of`.
         artifact: whose graphs they are.
 
     Raises:
-        UsageError: as `gpu_number`.
+        UsageError: as for `place_of`.
     """
     if device == "cpu":
-        return None
-    weights = artifact.files["weights.safetensors"].size
-    return gpu_number(device, artifact.manifest["target"], 2 * weights, artifact.path)
+        return Place(None, artifact.target)
+    return place_of(device, artifact.targets, 2 * artifact.files["weights.safetensors"].size, artifact.path)
 
 
 class Decoder(Protocol):

@@ -14,6 +14,7 @@ from whisper2max.parity.report import ParityReport
 
 def mark_proven(
     opened: Artifact,
+    target: str,
     report: ParityReport,
     inputs: Sequence[tuple[str, np.ndarray]],
     say: Callable[[str], None],
@@ -22,6 +23,7 @@ def mark_proven(
 
     Args:
         opened: whose files were compared; they are published anew, the same bytes.
+        target: of the graphs that were.
         report: of the comparison.
         inputs: names, and samples or spectrograms, as for `write_report`.
         say: told that it is marked.
@@ -30,12 +32,18 @@ def mark_proven(
         ArtifactError: a file was changed meanwhile.
     """
     executed = not report.not_executed
-    if not report.passed or (opened.verified and (opened.executed or not executed)):
+    first_time = executed and not opened.executed_on(target)
+    if not report.passed or (opened.verified and not first_time):
         return
     with Publication(opened.path, force=True) as staging:
         proven = link_files(opened.files, [name for name in opened.files if name not in REPORTS], staging)
         write_report(staging, report, inputs)
-        found = {"verified": True, "executed": executed, "parity": report.summary()}
+        ran = {each["name"]: each["executed"] or (executed and each["name"] == target) for each in opened.targets}
+        found = {
+            "verified": True,
+            "executed": ran[opened.target],
+            "also": [{**each, "executed": ran[each["name"]]} for each in opened.manifest["also"]],
+            "parity": report.summary(),
+        }
         write_manifest(staging, {**opened.manifest, **found}, proven)
-    on_gpu = executed and not opened.executed and opened.verified
-    say(f"{opened.path} is marked {'executed' if on_gpu else 'verified'}")
+    say(f"{opened.path} is marked {'executed' if opened.verified else 'verified'}")

@@ -44,6 +44,7 @@ def prove(
     isolated: bool = False,
     keep_to: Path | None = None,
     gpu: int | None = None,
+    also: Sequence[str] = (),
 ) -> ParityReport:
     """Audit the weights and compare the graphs with the module they came from.
 
@@ -61,6 +62,7 @@ def prove(
         isolated: compare every block on the reference's own inputs too.
         keep_to: a directory to write reference.safetensors to, for a replay.
         gpu: number of the GPU to judge the graphs on, if they were compiled for one; None for this CPU.
+        also: names of further GPUs that there are graphs for, which the same network stands for on a CPU.
 
     Raises:
         ParityError: graph.txt has other attributes than the module, such as the epsilon of a norm;
@@ -90,7 +92,7 @@ def prove(
         weights=weights,
         environment=environment(versions),
         hashes=hashes(files),
-        not_executed="" if ships else target.name,
+        not_executed="" if ships else " and ".join([target.name, *also]),
     )
 
 
