@@ -20,9 +20,15 @@ comptime WARPS = THREADS // WARP
 
 
 @always_inline
+def stored[dtype: DType](values: Pointer[Scalar[dtype], _]) -> SIMD[dtype, WIDTH]:
+    """`WIDTH` values, aligned."""
+    return values.unsafe_load[width=WIDTH, alignment=WIDTH * size_of[dtype]()]()
+
+
+@always_inline
 def loaded[dtype: DType](values: Pointer[Scalar[dtype], _]) -> Values:
-    """`WIDTH` values, aligned, as float32."""
-    return values.unsafe_load[width=WIDTH, alignment=WIDTH * size_of[dtype]()]().cast[DType.float32]()
+    """The same as float32."""
+    return stored(values).cast[DType.float32]()
 
 
 @always_inline

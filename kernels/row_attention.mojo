@@ -14,6 +14,9 @@ values each, which add up by shuffles; with 128 threads and heads of 64 values, 
     keys         0          1             15             scores[p] = query . key[p] / sqrt(head_dim), in shared memory
                  16         17            31
     values       0          1             15             16 sums of exp(scores[p] - max) * value[p], added up at the end
+
+A row alone has few blocks, whose time is the latency of memory: so every thread asks for several keys before it needs the
+first, and for the 1500 frames of a recording, which every token attends to, a block has more threads.
 """
 
 import extensibility
@@ -26,8 +29,11 @@ from std.math import ceildiv, exp
 from std.memory import unsafe_stack_allocation
 from std.sys import size_of
 
-from .block import THREADS, Values, WIDTH, loaded
+from .block import THREADS, Values, WARP, WIDTH, loaded, stored
 from .share import share_range
+
+comptime HEARING = 512
+"""Threads of a block that attends to a recording."""
 
 comptime Read[dtype: DType] = Pointer[Scalar[dtype], ImmUntrackedOrigin]
 
@@ -49,7 +55,7 @@ def place_of[of_slots: Bool](slots: Pointer[Int32, _], position: Int, slot_strid
 
 @always_inline
 def attend_block[
-    dtype: DType, head_dim: Int, most: Int, of_slots: Bool
+    dtype: DType, head_dim: Int, most: Int, of_slots: Bool, threads: Int, ahead: Int
 ](
     output: Pointer[mut=True, Scalar[dtype], _],
     query: Read[dtype],
@@ -58,7 +64,7 @@ def attend_block[
     slots: Pointer[Int32, _],
     slot_stride: Int,
     state: Int,
-    stored: Int,
+    stored_: Int,
     new_keys: Read[dtype],
     new_values: Read[dtype],
     new_stride: Int,
@@ -70,7 +76,9 @@ def attend_block[
         dtype: Of everything that is stored.
         head_dim: Values of a head.
         most: Largest `count`.
-        of_slots: Whether every position has a slot of its own.
+        of_slots: Whether every position has a slot of its own, and new ones follow those that lie in slots.
+        threads: Of the block.
+        ahead: Keys or values that a thread asks for at once.
 
     Args:
         output: The head's values.
@@ -80,66 +88,84 @@ def attend_block[
         slots: Of every position, if `of_slots`.
         slot_stride: Values between two slots.
         state: Values between two positions.
-        stored: Positions that lie in slots; those after them are new.
+        stored_: Positions that lie in slots; those after them are new.
         new_keys: The head's values of the first new position, if there is one.
         new_values: The same.
         new_stride: Values between two new positions.
         count: Positions, stored and new ones, at least one.
     """
     comptime per_key = head_dim // WIDTH
-    comptime groups = THREADS // per_key
+    comptime groups = threads // per_key
+    comptime warps = threads // WARP
     comptime scale = Float32(Float64(head_dim) ** -0.5)
-    comptime assert per_key * WIDTH == head_dim and 32 % per_key == 0, "head_dim must be 8, 16, 32, 64, 128 or 256"
+    comptime assert per_key * WIDTH == head_dim and WARP % per_key == 0, "head_dim must be 8, 16, 32, 64, 128 or 256"
     var scores = unsafe_stack_allocation[most, Float32, address_space=AddressSpace.SHARED]()
-    var sums = unsafe_stack_allocation[groups * head_dim, Float32, address_space=AddressSpace.SHARED]()
-    var of_groups = unsafe_stack_allocation[groups, Float32, address_space=AddressSpace.SHARED]()
+    var sums = unsafe_stack_allocation[warps * head_dim, Float32, address_space=AddressSpace.SHARED]()
+    var of_warps = unsafe_stack_allocation[warps, Float32, address_space=AddressSpace.SHARED]()
     var tid = Int(thread_idx.x)
     var group, lane = divmod(tid, per_key)
     var column = lane * WIDTH
+    var last = count - 1
+
+    @always_inline
+    def read_at(stored_ones: Read[dtype], new_ones: Read[dtype], p: Int) {imm} -> SIMD[dtype, WIDTH]:
+        var at = stored_ones.unsafe_offset(place_of[of_slots](slots, p, slot_stride, state))
+        comptime if of_slots:
+            at = at if p < stored_ else new_ones.unsafe_offset((p - stored_) * new_stride)
+        return stored(at.unsafe_offset(column))
+
     var q = loaded(query.unsafe_offset(column)) * scale
     var largest = Float32.MIN_FINITE
-    # all threads of a warp go round equally often, because a shuffle waits for the whole warp
-    for first in range(0, count, groups):
-        var p = min(first + group, count - 1)
-        var key: Values
-        if p < stored:
-            key = loaded(keys.unsafe_offset(place_of[of_slots](slots, p, slot_stride, state) + column))
-        else:
-            key = loaded(new_keys.unsafe_offset((p - stored) * new_stride + column))
-        var score = (key * q).reduce_add()
-        var distance = 1
-        while distance < per_key:
-            score += warp.shuffle_xor(score, UInt32(distance))
-            distance *= 2
-        if lane == 0 and first + group < count:
-            scores[unsafe_offset=p] = score
-        largest = max(largest, score)
-    if lane == 0:
-        of_groups[unsafe_offset=group] = largest
+    # all threads of a warp go round equally often, because a shuffle waits for the whole warp; those beyond the last
+    # position read it again
+    for first in range(group, count + group, groups * ahead):
+        var there = Array[SIMD[dtype, WIDTH], ahead](fill=0)
+        comptime for i in range(ahead):
+            there[i] = read_at(keys, new_keys, min(first + i * groups, last))
+        comptime for i in range(ahead):
+            var p = first + i * groups
+            var score = (there[i].cast[DType.float32]() * q).reduce_add()
+            comptime for bit in range(5):
+                comptime if 1 << bit < per_key:
+                    score += warp.shuffle_xor(score, UInt32(1 << bit))
+            if lane == 0 and p < count:
+                scores[unsafe_offset=p] = score
+            largest = max(largest, score)
+    comptime for bit in range(5):
+        comptime if 1 << bit >= per_key:
+            largest = max(largest, warp.shuffle_xor(largest, UInt32(1 << bit)))
+    if tid % WARP == 0:
+        of_warps[unsafe_offset=tid // WARP] = largest
     barrier()
-    for g in range(groups):
-        largest = max(largest, of_groups[unsafe_offset=g])
+    comptime for w in range(warps):
+        largest = max(largest, of_warps[unsafe_offset=w])
     barrier()
     var total = Float32(0)
     var mixed = Values(0)
-    for p in range(group, count, groups):
-        var weight = exp(scores[unsafe_offset=p] - largest)
-        var value: Values
-        if p < stored:
-            value = loaded(values.unsafe_offset(place_of[of_slots](slots, p, slot_stride, state) + column))
-        else:
-            value = loaded(new_values.unsafe_offset((p - stored) * new_stride + column))
-        mixed = value.fma(weight, mixed)
-        total += weight
-    sums.unsafe_offset(group * head_dim + column).unsafe_store(mixed)
-    if lane == 0:
-        of_groups[unsafe_offset=group] = total
+    for first in range(group, count + group, groups * ahead):
+        var there = Array[SIMD[dtype, WIDTH], ahead](fill=0)
+        comptime for i in range(ahead):
+            there[i] = read_at(values, new_values, min(first + i * groups, last))
+        comptime for i in range(ahead):
+            var p = first + i * groups
+            var weight = exp(scores[unsafe_offset=min(p, last)] - largest) if p < count else Float32(0)
+            mixed = there[i].cast[DType.float32]().fma(weight, mixed)
+            total += weight
+    comptime for bit in range(5):
+        comptime if 1 << bit >= per_key:
+            total += warp.shuffle_xor(total, UInt32(1 << bit))
+            comptime for i in range(WIDTH):
+                mixed[i] += warp.shuffle_xor(mixed[i], UInt32(1 << bit))
+    if tid % WARP < per_key:
+        sums.unsafe_offset(tid // WARP * head_dim + column).unsafe_store(mixed)
+    if tid % WARP == 0:
+        of_warps[unsafe_offset=tid // WARP] = total
     barrier()
-    for i in range(tid, head_dim, THREADS):
+    for i in range(tid, head_dim, threads):
         var sum, all = Float32(0), Float32(0)
-        for g in range(groups):
-            sum += sums[unsafe_offset=g * head_dim + i]
-            all += of_groups[unsafe_offset=g]
+        comptime for w in range(warps):
+            sum += sums[unsafe_offset=w * head_dim + i]
+            all += of_warps[unsafe_offset=w]
         output.unsafe_offset(i).unsafe_store((sum / all).cast[dtype]())
 
 
@@ -218,7 +244,7 @@ def slot_attention_kernel[
     for i in range(Int(thread_idx.x), head_dim, THREADS):
         keys.unsafe_offset(place + i).unsafe_store(mine.unsafe_offset(state + i).unsafe_load())
         values.unsafe_offset(place + i).unsafe_store(mine.unsafe_offset(2 * state + i).unsafe_load())
-    attend_block[dtype, head_dim, most, True](
+    attend_block[dtype, head_dim, most, True, THREADS, 4](
         output.unsafe_offset((row * length + token) * state + column),
         mine,
         read(keys).unsafe_offset(column),
@@ -385,7 +411,7 @@ def heard_attention_kernel[
     var mine = (row * length + token) * state + head * head_dim
     var audio = Int(audios.unsafe_offset(row).unsafe_load()) * Int(audio_stride) + head * head_dim
     var of_keys, of_values = read(keys).unsafe_offset(audio), read(values).unsafe_offset(audio)
-    attend_block[dtype, head_dim, most, False](
+    attend_block[dtype, head_dim, most, False, HEARING, 8](
         output.unsafe_offset(mine),
         read(query).unsafe_offset(mine),
         of_keys,
@@ -483,7 +509,7 @@ struct HeardAttention:
                 Int32(state),
                 Int64(audio_stride),
                 grid_dim=(state // head_dim, length, rows),
-                block_dim=THREADS,
+                block_dim=HEARING,
             )
         else:
             for row in range(rows):

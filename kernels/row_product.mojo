@@ -3,7 +3,8 @@
     output[row, n] = activation(sum(x[row, k] * weight[n, k] over k) + bias[n] + add[row, n])
 
 On a device a warp has one output of up to 8 rows: its lanes read 8 inputs each of the same row of the weight, and add up in
-float32. So 512 outputs are 128 blocks of 4 warps, which a GPU of 132 multiprocessors reads at once.
+float32. So 512 outputs are 128 blocks of 4 warps, which a GPU of 132 multiprocessors reads at once. Some of the weight is
+asked for before the first of it is needed.
 
     lane      0        1              31       0
     weight[n] [ 8 .. ] [ 8 .. ]  ..  [ 8 .. ] [ 8 .. ]  ..
@@ -18,7 +19,7 @@ from max.gpu.host import DeviceContext
 from std.math import ceildiv, erf, tanh
 from std.sys import size_of
 
-from .block import THREADS, Values, WARP, WARPS, WIDTH, loaded, warp_sum
+from .block import THREADS, Values, WARP, WARPS, WIDTH, loaded, stored, warp_sum
 from .share import share_range
 
 comptime MOST_ROWS = 8
@@ -55,12 +56,18 @@ def product_kernel[
     var lane, first = Int(thread_idx.x) % WARP, Int(block_idx.y) * rows_at_once
     if n >= outputs:
         return  # the whole warp
+    comptime ahead = 4 if rows_at_once == 1 else 2
     var sums = Array[Values, rows_at_once](fill=0)
-    for k in range(lane * WIDTH, inputs, WARP * WIDTH):
-        var w = loaded(weight.unsafe_offset(n * inputs + k))
-        comptime for r in range(rows_at_once):
-            # rows that are not there read the last one, and are not written
-            sums[r] = loaded(x.unsafe_offset(min(first + r, rows - 1) * inputs + k)).fma(w, sums[r])
+    for begin in range(lane * WIDTH, inputs, ahead * WARP * WIDTH):
+        var there = Array[SIMD[dtype, WIDTH], ahead](fill=0)
+        comptime for i in range(ahead):
+            there[i] = stored(weight.unsafe_offset(n * inputs + min(begin + i * WARP * WIDTH, inputs - WIDTH)))
+        comptime for i in range(ahead):
+            var k = min(begin + i * WARP * WIDTH, inputs - WIDTH)
+            var w = there[i].cast[DType.float32]() if begin + i * WARP * WIDTH < inputs else Values(0)
+            comptime for r in range(rows_at_once):
+                # rows that are not there read the last one, and are not written
+                sums[r] = loaded(x.unsafe_offset(min(first + r, rows - 1) * inputs + k)).fma(w, sums[r])
     comptime for r in range(rows_at_once):
         var sum = warp_sum(sums[r].reduce_add())
         if lane == r and first + r < rows:

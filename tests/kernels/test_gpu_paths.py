@@ -1,10 +1,12 @@
 """What the kernels do on a device: their PTX, run by numpy, against float64; and that they compile for every target."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100a", "gfx942")
 RUN = "sm_90a"
 """The target whose PTX is run."""
 
-THREADS, WARPS, MOST_ROWS, CHOOSERS, MEL_THREADS, MEL_FRAMES = 128, 4, 8, 512, 256, 8
+THREADS, WARPS, MOST_ROWS, HEARING, CHOOSERS, MEL_THREADS, MEL_FRAMES = 128, 4, 8, 512, 512, 256, 8
 HEADS, HEAD_DIM, CONTEXT, FRAMES = 2, 64, 448, 1500
 STATE = HEADS * HEAD_DIM
 LAYER, LAYERS = 1, 2
@@ -111,6 +113,34 @@ def test_every_kernel_compiles_and_keeps_its_values_in_registers(target, assembl
         else:
             assert f".target {target}\n" in text
             assert ".local" not in text, f"{name} has local memory"
+
+
+@pytest.fixture(scope="module")
+def ptxas():
+    """NVIDIA's assembler, which comes with torch's triton."""
+    found = importlib.util.find_spec("triton")
+    path = found and Path(found.origin).parent / "backends" / "nvidia" / "bin" / "ptxas"
+    if not path or not path.exists():
+        pytest.skip("this torch brings no ptxas of triton")
+    return path
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_89", "sm_90a"])
+def test_a_multiprocessor_has_room_for_a_block_of_every_kernel(target, assembly, ptxas, tmp_path):
+    """Machine code, with no registers spilled into memory, and not more of them than a block may have."""
+    for name in names():
+        (tmp_path / "kernel.ptx").write_text(assembly[target, name])
+        command = [ptxas, f"-arch={target}", "-v", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel.cubin"]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "0 bytes spill stores, 0 bytes spill loads" in result.stderr, name
+        registers = int(re.search(r"Used (\d+) registers", result.stderr)[1])
+        assert registers * threads_of(name) <= 65_536, f"{name}: {registers} registers"
+
+
+def threads_of(name: str) -> int:
+    """Of a block."""
+    others = {"heard": HEARING, "choose": CHOOSERS, "log_mel": MEL_THREADS}
+    return next((threads for begin, threads in others.items() if name.startswith(begin)), THREADS)
 
 
 # ---------------------------------------------------------------------------------------- values
@@ -212,7 +242,7 @@ class Call:
     written: dict[str, np.ndarray] = field(default_factory=dict)
 
     def run(self, kernel) -> None:
-        kernel(self.name).run(self.grid, THREADS, list(self.arguments.values()))
+        kernel(self.name).run(self.grid, threads_of(self.name), list(self.arguments.values()))
 
     def check(self, kernel) -> None:
         before = {name: np.copy(argument) for name, argument in self.arguments.items()}

@@ -78,3 +78,15 @@ def test_recordings_go_with_who_made_them(noting):
         run(np.ones(1))
     del run
     assert noting.said[-1] == "release" and not noting.held
+
+
+def test_what_did_not_change_is_not_copied_again(noting, run):
+    for _ in range(2):
+        run(np.ones(2), np.zeros(2))
+    ((inputs, _),) = noting.held.values()
+    inputs[0].to_numpy()[:] = 7
+    assert run(np.ones(2), np.ones(2))[0].to_numpy()[0] == 14
+    changed = np.full(2, 3.0)
+    assert run(changed, np.ones(2))[0].to_numpy()[0] == 6
+    changed[0] = 5
+    assert run(changed, np.ones(2))[0].to_numpy()[0] == 8
