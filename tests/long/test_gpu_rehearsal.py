@@ -6,6 +6,7 @@ The kernels do not run here: `tests/kernels/test_gpu_paths.py` computes what our
 import json
 
 import pytest
+from artifact_samples import contents
 from rehearsal import BEFORE, build_driver, count, rehearse, size
 from small_models import VARIANTS, packed_spec, transformers_module
 
@@ -132,6 +133,25 @@ try:
 finally:
     done += [None] * 20
     other.join()
+mark("end")
+"""
+
+JUDGED = """
+import sys
+
+import whisper2max
+from rehearsal import mark
+from small_models import VARIANTS, transformers_module
+from whisper2max.parity.comparison import replay_artifact
+
+module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+mark("verify")
+report = whisper2max.verify(sys.argv[1], module=module, device="cuda", isolated=True)
+builds = {row.build for row in report.rows}
+print(report.passed, repr(report.not_executed), *sorted(builds))
+mark("replay")
+report, _ = replay_artifact(sys.argv[1], print, device="cuda")
+print(report.passed, repr(report.not_executed), *sorted({row.build for row in report.rows}))
 mark("end")
 """
 
@@ -274,5 +294,15 @@ def require_rehearsed(artifact, driver, log, recording):
 def test_an_artifact(driver, tmp_path, repository):
     module = transformers_module(DIMS, seed=3)
     output = tmp_path / "artifact"
-    artifact = whisper2max.convert(module=module, dtype="bfloat16", target="sm_90", output=output)
+    options = {"dtype": "bfloat16", "target": "sm_90", "keep_reference": True}
+    artifact = whisper2max.convert(module=module, output=output, **options)
     require_rehearsed(artifact, driver, tmp_path / "log", repository / "samples" / "speech.flac")
+    before = contents(output)
+    judged = rehearse(JUDGED, driver, tmp_path / "judged", str(output))
+    verified, *_, replayed = [line for line in judged.output.splitlines() if line.startswith(("True", "False"))]
+    # nothing is computed, so nothing is right: but all of it was asked for, and the artifact is not marked
+    assert verified == "False '' isolated shipped tapped" and replayed == "False '' shipped tapped"
+    assert contents(output) == before
+    for name in ("verify", "replay"):
+        assert count(judged.parts[name], "launch") > 100
+        assert not [event.line for event in judged.parts[name] if event.kind.startswith("bad")]
