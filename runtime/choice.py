@@ -5,13 +5,15 @@ of a kernel.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+Number = np.float32 | float
+"""A value of float32."""
 
-@dataclass(frozen=True, eq=False)
-class Allowed:
+
+class Allowed(NamedTuple):
     """What may follow a text.
 
     Attributes:
@@ -28,8 +30,7 @@ class Allowed:
     unless_first: int | None = None
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The token that is most probable.
 
     Attributes:
@@ -40,9 +41,9 @@ class Choice:
     """
 
     token: int
-    score: np.float32
-    logprob: np.float32
-    refused: np.float32 | None = None
+    score: Number
+    logprob: Number
+    refused: Number | None = None
 
 
 def choose(scores: np.ndarray, allowed: Allowed) -> Choice:

@@ -1,5 +1,6 @@
 """What may follow a text, and the token that was chosen, as the graph `choose` takes and gives them."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,16 +30,18 @@ class Masks:
 
     def asked(self, allowed: Sequence[Allowed]) -> np.ndarray:
         """What may follow in each row, int32 [rows, 10]; `masks` then holds all that they ask for."""
-        asked = np.zeros((len(allowed), NUMBERS), np.int32)
-        for row, each in zip(asked, allowed, strict=True):
-            row[0] = self._number(each.suppressed)
-            if len(each.forbidden) > _RANGES:
-                raise UsageError(f"{len(each.forbidden)} ranges of tokens are forbidden; {_RANGES} at most can be")
-            for number, (begin, end) in enumerate(each.forbidden):
-                row[1 + 2 * number : 3 + 2 * number] = begin, end
-            row[7:9] = each.together or (0, 0)
-            row[9] = -1 if each.unless_first is None else each.unless_first
-        return asked
+        return np.array([self._numbers_of(each) for each in allowed], np.int32)
+
+    def _numbers_of(self, allowed: Allowed) -> list[int]:
+        numbers = [self._number(allowed.suppressed)]
+        if len(allowed.forbidden) > _RANGES:
+            raise UsageError(f"{len(allowed.forbidden)} ranges of tokens are forbidden; {_RANGES} at most can be")
+        for first_and_end in allowed.forbidden:
+            numbers += first_and_end
+        numbers += [0] * (1 + 2 * _RANGES - len(numbers))
+        numbers += allowed.together or (0, 0)
+        numbers.append(-1 if allowed.unless_first is None else allowed.unless_first)
+        return numbers
 
     def _number(self, suppressed: np.ndarray) -> int:
         key = suppressed.tobytes()
@@ -50,7 +53,9 @@ class Masks:
         return self._numbers[key]
 
 
-def answered(answer: np.ndarray) -> Choice:
-    """The choice that four numbers of the graph stand for."""
-    token, score, logprob, refused = answer
-    return Choice(int(token), score, logprob, None if np.isnan(refused) else refused)
+def answered(answers: np.ndarray) -> list[Choice]:
+    """The choices that four numbers of the graph stand for in each row, float32 [rows, 4]."""
+    return [
+        Choice(int(token), score, logprob, None if math.isnan(refused) else refused)
+        for token, score, logprob, refused in answers.tolist()
+    ]

@@ -219,7 +219,7 @@ class Session:
         if self._masks_there is None or self._masks_there.shape[0] != len(self._masks.masks):
             self._masks_there = self._engine.placed(self._masks.masks)
         (answers,) = self._engine.execute("choose", logits, asked, self._masks_there)
-        return [answered(each) for each in self._engine.to_numpy(answers)]
+        return answered(self._engine.to_numpy(answers))
 
     def _rows(self, tokens: np.ndarray, rows: Rows, length: int) -> tuple[np.ndarray | Buffer, ...]:
         """The inputs that say where rows look. On a CPU the kernels require the slots of positions that are read."""

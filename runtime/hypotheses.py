@@ -23,7 +23,7 @@ class Ending:
     before_the_end: np.float32
 
 
-@dataclass
+@dataclass(slots=True)
 class Hypothesis:
     """A text on its way.
 

@@ -5,8 +5,7 @@ window. Where none follows, because the recording was cut at a pause, it is aske
 sure of it.
 """
 
-import numpy as np
-
+from whisper2max.runtime.choice import Number
 from whisper2max.runtime.hypotheses import Ending, Hypothesis, compression_ratio
 from whisper2max.runtime.tokens import SECONDS_PER_TIMESTAMP, Tokenizer
 
@@ -33,7 +32,7 @@ class TellTheRest:
         both_are_times = len(begun) == 2 and all(token in self._timestamps for token in begun)
         return both_are_times and begun[1] < self._earliest_end
 
-    def end_refused(self, hypothesis: Hypothesis, logprob: np.float32) -> None:
+    def end_refused(self, hypothesis: Hypothesis, logprob: Number) -> None:
         if hypothesis.passed is None:
             so_far = hypothesis.sum_logprob
             hypothesis.passed = Ending(len(hypothesis.tokens), so_far + logprob, so_far)

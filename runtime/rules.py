@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from whisper2max.core.errors import ArtifactError, UsageError
-from whisper2max.runtime.choice import Allowed, Choice
+from whisper2max.runtime.choice import Allowed, Choice, Number
 from whisper2max.runtime.hypotheses import Hypothesis
 from whisper2max.runtime.options import DecodingOptions
 from whisper2max.runtime.prompts import most_sampled
@@ -23,7 +23,7 @@ class EndRule(Protocol):
     def wants_more(self, hypothesis: Hypothesis) -> bool:
         """Whether the text should go on, should its end be the most probable."""
 
-    def end_refused(self, hypothesis: Hypothesis, logprob: np.float32) -> None:
+    def end_refused(self, hypothesis: Hypothesis, logprob: Number) -> None:
         """Told the log-probability of an end that was refused; in place."""
 
     def after(self, hypothesis: Hypothesis) -> None:
@@ -103,7 +103,7 @@ class Rules:
             self._end_rule.after(following)
         return following
 
-    def _require_possible(self, hypothesis: Hypothesis, highest: np.float32) -> None:
+    def _require_possible(self, hypothesis: Hypothesis, highest: Number) -> None:
         if not math.isfinite(highest):
             raise ArtifactError(
                 f"No token may stand at position {self._n_prompt + len(hypothesis.tokens)}, the highest logit is "

@@ -5,11 +5,11 @@ which windows come: whoever tests an engine compares with what each gives alone.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from whisper2max.runtime.choice import Allowed, Choice
+from whisper2max.runtime.choice import Allowed
 from whisper2max.runtime.decoding import decode
 from whisper2max.runtime.hypotheses import DecodingResult, Hypothesis
 from whisper2max.runtime.loop import Decoder, Window
@@ -87,10 +87,10 @@ class _Coming:
 
 
 @dataclass(frozen=True)
-class Overheard(Choice):
-    """No choice, and the logits that there were to choose from, float32 [n_vocab]."""
+class Overheard:
+    """Instead of a choice the logits that there were to choose from, float32 [n_vocab]."""
 
-    logits: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    logits: np.ndarray
 
 
 class Overhearing:
@@ -105,7 +105,7 @@ class Overhearing:
     def session(self, slots: int, audios: int) -> Session:
         session = self._engine.session(slots, audios)
         session.choose = lambda logits, allowed: [
-            Overheard(0, np.float32(0), np.float32(0), None, row.copy()) for row, _ in zip(logits, allowed, strict=True)
+            Overheard(row.copy()) for row, _ in zip(logits, allowed, strict=True)
         ]
         return session
 

@@ -35,8 +35,8 @@ def test_every_row_is_answered_as_by_arrays(choose):
     asked = masks.asked(allowed)
     assert len(masks.masks) == 2, "texts that are decoded alike share a mask"
     answers = choose(np.stack(logits), asked, masks.masks)
-    for name, scores, each, answer in zip(names, logits, allowed, answers, strict=True):
-        require_equal(name, answered(answer), wanted(scores, each))
+    for name, scores, each, answer in zip(names, logits, allowed, answered(answers), strict=True):
+        require_equal(name, answer, wanted(scores, each))
 
 
 def test_masks_grow_and_keep_their_numbers(choose):
@@ -45,7 +45,8 @@ def test_masks_grow_and_keep_their_numbers(choose):
         above = Allowed(np.arange(N_VOCAB - last, N_VOCAB))
         asked = masks.asked([above])
         assert asked[0, 0] == last - 1 and len(masks.masks) == last
-        assert answered(choose(scores, asked, masks.masks)[0]).token == N_VOCAB - last - 1
+        (choice,) = answered(choose(scores, asked, masks.masks))
+        assert choice.token == N_VOCAB - last - 1
 
 
 def test_a_mask_that_is_not_there_is_refused(choose):

@@ -152,8 +152,8 @@ def test_choose_answers_as_arrays_do(kernel):
     asked, answers = masks.asked(allowed), np.full((len(names), 4), np.nan, np.float32)
     choose = kernel("choose_kernel")
     choose.run(len(names), CHOOSERS, [answers, np.stack(logits), asked, masks.masks, np.int32(N_VOCAB)])
-    for name, scores, each, answer in zip(names, logits, allowed, answers, strict=True):
-        require_equal(name, answered(answer), wanted(scores, each))
+    for name, scores, each, answer in zip(names, logits, allowed, answered(answers), strict=True):
+        require_equal(name, answer, wanted(scores, each))
     with pytest.raises(Fault, match="of argument 1, outside of its"):
         short = [answers[:1], logits[0][:-1].copy(), asked[:1], masks.masks[:1], np.int32(N_VOCAB)]
         choose.run(1, CHOOSERS, short)

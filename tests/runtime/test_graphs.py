@@ -17,7 +17,7 @@ OF_ROWS, TOKENS = (DType.int64, [None]), (DType.int64, [None, None])
 ROWS = [OF_ROWS, (DType.int32, [None, 448]), OF_ROWS, CACHE, CACHE, *POOLS]
 SIGNATURES = {
     "features": (
-        [(DType.float32, [None]), (DType.float32, [80, 201]), (DType.int64, [])],
+        [(DType.float32, [None]), (DType.float32, [80, 201])],
         [(DType.float32, [80, None])],
     ),
     "encoder": ([(DType.float32, [None, 80, 3000])], [STATES]),
