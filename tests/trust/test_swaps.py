@@ -170,7 +170,7 @@ def test_verify_in_the_midst_of_the_proof(unverified, module, after, point):
     assert not json.loads((unverified / "manifest.json").read_text())["verified"]
 
 
-@pytest.mark.parametrize("point", ["verification.link_files", "verification.write_report"])
+@pytest.mark.parametrize("point", ["parity.marking.link_files", "parity.marking.write_report"])
 def test_verify_on_the_way_to_the_mark(unverified, module, after, proof_passes, point):
     """What is marked has second names for the files that were compared, so a change in place reaches it."""
     after(point, lambda: in_place(unverified / "weights.safetensors"))
@@ -181,7 +181,7 @@ def test_verify_on_the_way_to_the_mark(unverified, module, after, proof_passes, 
 
 def test_verify_marks_the_very_files_that_were_compared(unverified, module, after, proof_passes):
     compared = (unverified / "weights.safetensors").read_bytes()
-    after("verification.link_files", lambda: replaced(unverified / "weights.safetensors"))
+    after("parity.marking.link_files", lambda: replaced(unverified / "weights.safetensors"))
     whisper2max.verify(unverified, module=module)
     assert open_artifact(unverified).verified
     assert (unverified / "weights.safetensors").read_bytes() == compared

@@ -286,13 +286,11 @@ def build_features(kernels: Path = KERNELS, taps: Sequence[str] = ()) -> Network
     With `loudest`, the largest value of the whole recording, the encoder's spectrogram is
     (max(powers, loudest - 8) + 4) / 4, and zeros where a window goes on after the recording.
 
-    Inputs: samples float32 [samples] at 16 kHz; filters float32 [N_MELS, 201] of the mel scale; padding int64 [], zero
-    samples to add at the end.
+    Inputs: samples float32 [samples] at 16 kHz; filters float32 [N_MELS, 201] of the mel scale.
     """
-    samples = TensorType(DType.float32, ["samples"], CPU)
-    filters, padding = TensorType(DType.float32, [N_MELS, 201], CPU), TensorType(DType.int64, [], CPU)
-    with Network("features", [samples, filters, padding], kernels) as graph:
-        mel = kernel("log_mel", [value.tensor for value in graph.inputs], [N_MELS, "frames"])
+    samples, filters = TensorType(DType.float32, ["samples"], CPU), TensorType(DType.float32, [N_MELS, 201], CPU)
+    with Network("features", [samples, filters], kernels) as graph:
+        mel = kernel("log_mel", [value.tensor for value in graph.inputs], [N_MELS, Dim("samples") // 160])
         return graph.finish(taps, mel)
 
 
