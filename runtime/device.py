@@ -61,14 +61,10 @@ def place_of(device: str, targets: Sequence[Mapping[str, Any]], weights: int, na
         raise UsageError(
             f"{name} was compiled for the GPU {names}. For this CPU convert the checkpoint without --target."
         )
-    of_cuda = {target["gpu"]["architecture"]: target["name"] for target in targets if target["gpu"]["api"] == "cuda"}
-    if not of_cuda:
-        raise UsageError(
-            f"{name} was compiled for {names}; this version compiles for GPUs of AMD and runs on those of NVIDIA alone."
-        )
+    by_architecture = {target["gpu"]["architecture"]: target["name"] for target in targets}
     number = int(device.partition(":")[2] or 0)
-    architecture = _architecture(number, list(of_cuda), weights + ROOM, f"{name} was compiled for {names}")
-    return Place(number, of_cuda[architecture])
+    architecture = _architecture(number, list(by_architecture), weights + ROOM, f"{name} was compiled for {names}")
+    return Place(number, by_architecture[architecture])
 
 
 def _architecture(number: int, offered: Sequence[str], needed: int, compiled: str) -> str:

@@ -122,3 +122,9 @@ def test_a_failure_shows_what_the_compiler_said(monkeypatch):
     monkeypatch.setattr(build.subprocess, "run", fails)
     with pytest.raises(BuildError, match=r"(?s)'step' did not compile \(exit status 1\):.line 1.line 2 \\x1b\[2J$"):
         build.compile_tapped(SOURCE, {"step": []}, resolve("native"), lambda message: None)
+
+
+def test_a_compiler_that_is_killed_says_why_it_may_be(monkeypatch):
+    monkeypatch.setattr(build.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, -9, "", ""))
+    with pytest.raises(BuildError, match=r"(?s)\(exit status -9\):.*It was killed, as the system does where memory"):
+        build.compile_tapped(SOURCE, {"step": []}, resolve("native"), lambda message: None)

@@ -45,6 +45,7 @@ def described(name):
     ("arguments", "message"),
     [
         (["--target", "sm_12"], "error: target 'sm_12' is not offered; choose one of native, x86-64-v2"),
+        (["--target", "gfx942", "--dtype", "bfloat16"], "error: target gfx942 is not offered: MAX 26.7 does"),
         (["--target", "sm_90", "--dtype", "int8"], "error: dtype int8 is not offered for the GPU sm_90: there are"),
         (["--target", "sm_80"], "error: dtype float32 is not offered for the GPU sm_80: products of float32 are"),
         (["--target", "sm_90,sm_90", "--dtype", "bfloat16"], "error: target 'sm_90,sm_90' names one twice."),

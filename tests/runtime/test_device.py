@@ -13,7 +13,6 @@ from whisper2max.runtime.device import place_of
 CPU = {"name": "native", "cpu_features": []}
 H100 = {"name": "sm_90", "cpu_features": [], "gpu": {"api": "cuda", "architecture": "sm_90a"}}
 A100 = {"name": "sm_80", "cpu_features": [], "gpu": {"api": "cuda", "architecture": "sm_80"}}
-AMD = {"name": "gfx942", "cpu_features": [], "gpu": {"api": "hip", "architecture": "gfx942"}}
 SOURCE = Path(__file__).parents[1] / "helpers" / "fake_driver.c"
 
 
@@ -76,8 +75,6 @@ def test_artifacts_for_another_kind_of_device_are_refused_with_the_remedy():
         asked("cuda", CPU)
     with pytest.raises(UsageError, match="compiled for the GPU sm_90. For this CPU convert"):
         asked("cpu", H100)
-    with pytest.raises(UsageError, match="compiled for gfx942; this version compiles for GPUs of AMD and runs on"):
-        asked("auto", AMD)
 
 
 def test_a_machine_without_a_driver(no_driver):
@@ -107,10 +104,10 @@ def test_a_machine_that_cannot_run_it(machine, answers, message):
 @pytest.mark.parametrize(("capability", "name"), [(80, "sm_80"), (90, "sm_90")])
 def test_of_several_targets_the_one_of_the_gpu_is_taken(machine, capability, name):
     machine(CAPABILITY=capability)
-    assert place_of("auto", [H100, A100, AMD], 1 << 30, "models/base") == (0, name)
+    assert place_of("auto", [H100, A100], 1 << 30, "models/base") == (0, name)
     machine(CAPABILITY=89)
-    with pytest.raises(UsageError, match="compiled for sm_90 and sm_80 and gfx942, and the GPU cuda:0 is an sm_89"):
-        place_of("auto", [H100, A100, AMD], 1 << 30, "models/base")
+    with pytest.raises(UsageError, match="compiled for sm_90 and sm_80, and the GPU cuda:0 is an sm_89"):
+        place_of("auto", [H100, A100], 1 << 30, "models/base")
 
 
 def test_a_number_beyond_the_last(machine):

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -230,5 +231,7 @@ def _compile_in_subprocess(
     )
     if result.returncode or not mef.is_file():
         output = (result.stderr or result.stdout).strip()
+        if result.returncode == -signal.SIGKILL:
+            output += "\nIt was killed, as the system does where memory runs out: a graph for a GPU takes up to 6 GiB."
         raise BuildError(f"graph {name!r} did not compile (exit status {result.returncode}):\n{output[-6000:]}")
     return mef

@@ -19,7 +19,7 @@ class Gpu:
     """A GPU as MAX's compiler names it.
 
     Attributes:
-        api: "cuda" or "hip".
+        api: "cuda".
         architecture: such as "sm_90a", whose code runs on no other.
     """
 
@@ -32,9 +32,11 @@ GPUS = {
     "sm_89": Gpu("cuda", "sm_89"),
     "sm_90": Gpu("cuda", "sm_90a"),
     "sm_100": Gpu("cuda", "sm_100a"),
-    "gfx942": Gpu("hip", "gfx942"),
 }
-"""Targets without a CPU of their own: A100, RTX 40 and L4, H100 and H200, B200, MI300X."""
+"""Targets without a CPU of their own: A100, RTX 40 and L4, H100 and H200, B200."""
+
+NOT_COMPILED = {"gfx942": "MAX 26.7 does not compile its products of bfloat16 for it (llvm.amdgcn.fdot2.f32.bf16)"}
+"""GPUs that our kernels compile for, and MAX's do not."""
 
 REFUSED_ON_GPUS = {
     "float32": "products of float32 are rounded to TF32 there, which no comparison with float32 would pass",
@@ -106,6 +108,8 @@ def resolve(name: str) -> Target:
         return Target(MAX_CPU, tuple(native_cpu_features()), "max")
     if name in GPUS:
         return Target(name, tuple(sorted(X86_64_LEVELS[HOST_LEVEL])), "max", GPUS[name])
+    if name in NOT_COMPILED:
+        raise UsageError(f"target {name} is not offered: {NOT_COMPILED[name]}. Choose one of {', '.join(TARGETS)}.")
     if name not in X86_64_LEVELS:
         raise UsageError(f"target {name!r} is not offered; choose one of {', '.join(TARGETS)}.")
     if platform.machine() != "x86_64":
