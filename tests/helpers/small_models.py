@@ -15,6 +15,9 @@ VARIANTS = {
     "turbo_unequal_depth": ModelDimensions(128, 1500, 32, 2, 3, 51866, 448, 32, 2, 1),
 }
 
+HEADS_OF_64 = ModelDimensions(80, 1500, 64, 1, 2, 51865, 448, 64, 1, 2)
+"""As every Whisper has them, and MAX's attention on a GPU wants them."""
+
 
 def packed_spec(dims: ModelDimensions, dtype: str, backend: str = "cpu") -> GraphSpec:
     """The network of a standard Whisper after the passes of a dtype and backend, without any weights' values."""

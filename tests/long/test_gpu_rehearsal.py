@@ -8,7 +8,7 @@ import json
 import pytest
 from artifact_samples import contents
 from rehearsal import BEFORE, build_driver, count, rehearse, size
-from small_models import VARIANTS, packed_spec, transformers_module
+from small_models import HEADS_OF_64, VARIANTS, packed_spec, transformers_module
 
 import whisper2max
 from whisper2max.build.compiler import Source, compile_tapped
@@ -141,10 +141,10 @@ import sys
 
 import whisper2max
 from rehearsal import mark
-from small_models import VARIANTS, transformers_module
+from small_models import HEADS_OF_64, transformers_module
 from whisper2max.parity.comparison import replay_artifact
 
-module = transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
+module = transformers_module(HEADS_OF_64, seed=3)
 mark("verify")
 report = whisper2max.verify(sys.argv[1], module=module, device="cuda", isolated=True)
 builds = {row.build for row in report.rows}
@@ -292,7 +292,7 @@ def require_rehearsed(artifact, driver, log, recording):
 
 @pytest.mark.exhaustive
 def test_an_artifact(driver, tmp_path, repository):
-    module = transformers_module(DIMS, seed=3)
+    module = transformers_module(HEADS_OF_64, seed=3)
     output = tmp_path / "artifact"
     options = {"dtype": "bfloat16", "target": "sm_90", "keep_reference": True}
     artifact = whisper2max.convert(module=module, output=output, **options)
