@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from small_models import VARIANTS, transformers_module
+from small_models import VARIANTS, packed_spec, transformers_module
 
 import whisper2max
 from whisper2max.artifact.listing import scan
@@ -18,6 +18,7 @@ from whisper2max.checkpoints import from_module
 from whisper2max.conversion import versions
 from whisper2max.core.errors import ArtifactError
 from whisper2max.core.held import HeldFiles
+from whisper2max.graph.emit import emit
 from whisper2max.graph.walker import walk
 from whisper2max.parity import graphs
 from whisper2max.parity.inputs import load_inputs
@@ -101,9 +102,9 @@ MUTATIONS = {
     "a bias of K": Mutation(
         "extend",
         "model.py",
-        'f"{name}.key", N_TEXT_STATE, N_TEXT_STATE, bias=False)\n    value',
-        'f"{name}.key", N_TEXT_STATE, N_TEXT_STATE, bias=False)\n'
-        '    key = tap(f"{name}.key", key + 0.01)\n    value',
+        "N_TEXT_STATE, N_TEXT_STATE, has) for child, has in bias.items()\n    )\n    (y,) =",
+        "N_TEXT_STATE, N_TEXT_STATE, has) for child, has in bias.items()\n    )\n"
+        '    key = tap(f"{name}.key", key + 0.01)\n    (y,) =',
         "decoder.blocks.0.attn.key",
         "extend of 1 row",
     ),
@@ -256,6 +257,18 @@ def held(directory: Path) -> HeldFiles:
     return HeldFiles(directory, scan(directory)[0], ArtifactError)
 
 
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_what_a_mutation_changes_is_there_once(mutation, repository):
+    """The others take minutes, and would go unnoticed when they fit no more."""
+    change = MUTATIONS[mutation]
+    if change.file == "model.py":
+        backend = resolve(change.target).backend
+        source = emit(packed_spec(VARIANTS["multilingual_80_mels"], "float32", backend))
+    else:
+        source = (repository / change.file).read_text()
+    assert source.count(change.text) == 1
+
+
 @pytest.fixture(scope="module")
 def module():
     return transformers_module(VARIANTS["multilingual_80_mels"], seed=3)
@@ -276,7 +289,7 @@ def artifact(module, tmp_path_factory):
 @pytest.fixture(scope="module")
 def mutated(request, artifact, tmp_path_factory):
     """For every mutation that is asked for: a directory that ships it, and the graph with its values as outputs."""
-    items = [item for item in request.session.items if item.module is request.module and hasattr(item, "callspec")]
+    items = [item for item in request.session.items if "mutated" in getattr(item, "fixturenames", ())]
     asked = {item.callspec.params["mutation"] for item in items}
     right = {MUTATIONS[mutation].target: artifact(MUTATIONS[mutation].target) for mutation in asked}
 
