@@ -5,6 +5,7 @@ from artifact_samples import contents, write_artifact
 
 from whisper2max.artifact import artifact as artifact_module
 from whisper2max.artifact.artifact import open_artifact
+from whisper2max.artifact.manifest import GRAPHS_OF
 from whisper2max.build import rebuild as rebuild_module
 from whisper2max.build import target as target_module
 from whisper2max.build.target import resolve
@@ -17,7 +18,7 @@ def avx2_machine(monkeypatch):
     """One without AVX-512, and a compiler that writes the name of its target into every graph."""
 
     def compiler(source, directory, target, say):
-        for name in rebuild_module.GRAPHS_OF["cpu"]:
+        for name in GRAPHS_OF["cpu"]:
             (directory / f"{name}.mef").write_text(target.name)
         return {}
 
